@@ -1,0 +1,91 @@
+"""Take customer profiles and segments out of Braze: asyncio-first, typed, streamed."""
+
+from braze_export._version import __version__
+from braze_export.client import BrazeClient
+from braze_export.errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    BrazeError,
+    BrazeWarning,
+    ClientClosedError,
+    ConnectError,
+    ConnectionLostError,
+    DecodeError,
+    ExportInProgressError,
+    InputError,
+    NotFoundError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+    UnknownFieldWarning,
+    UnsupportedMediaTypeError,
+)
+from braze_export.exports import ExportJob
+from braze_export.identifiers import (
+    BrazeId,
+    DeviceId,
+    EmailAddress,
+    Identifier,
+    PhoneNumber,
+    UserAlias,
+)
+from braze_export.ids_export import IdsExport
+from braze_export.limits import Limits, RateLimit
+from braze_export.models.fields import ExportField
+from braze_export.models.profile import UserProfile
+from braze_export.models.results import ExportStats, FailedBatch, IdsResult, InvalidUserId
+from braze_export.models.segments import Segment, SegmentDetails, SegmentSize
+from braze_export.retry import RetryPolicy
+from braze_export.transports.aiohttp import AiohttpTransport
+from braze_export.wire import Timeouts
+
+__all__ = [
+    "APIError",
+    "AiohttpTransport",
+    "AuthenticationError",
+    "BadRequestError",
+    "BrazeClient",
+    "BrazeError",
+    "BrazeId",
+    "BrazeWarning",
+    "ClientClosedError",
+    "ConnectError",
+    "ConnectionLostError",
+    "DecodeError",
+    "DeviceId",
+    "EmailAddress",
+    "ExportField",
+    "ExportInProgressError",
+    "ExportJob",
+    "ExportStats",
+    "FailedBatch",
+    "Identifier",
+    "IdsExport",
+    "IdsResult",
+    "InputError",
+    "InvalidUserId",
+    "Limits",
+    "NotFoundError",
+    "PayloadTooLargeError",
+    "PermissionDeniedError",
+    "PhoneNumber",
+    "RateLimit",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "RetryPolicy",
+    "Segment",
+    "SegmentDetails",
+    "SegmentSize",
+    "ServerError",
+    "Timeouts",
+    "TransportError",
+    "UnknownFieldWarning",
+    "UnsupportedMediaTypeError",
+    "UserAlias",
+    "UserProfile",
+    "__version__",
+]

@@ -1,0 +1,225 @@
+"""What an answer means: the error that it stands for, and what it says of the rate limit.
+
+Pure: no ``async``, no HTTP library, no clock. Whatever a header or body holds, reading it
+never fails; what makes no sense counts as absent.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+from attrs import frozen
+
+from braze_export._json import loads
+from braze_export.endpoints import Endpoint
+from braze_export.errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    DecodeError,
+    ExportInProgressError,
+    NotFoundError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    UnsupportedMediaTypeError,
+)
+from braze_export.wire import Request, Response
+
+_MESSAGE_LIMIT = 300  # characters of an error page that are worth keeping
+_LATEST_EPOCH = 100_000_000_000  # above this a reset is in milliseconds: as seconds, year 5138
+
+
+@frozen
+class RateWindow:
+    """What an answer's headers say of the rate limit, in the server's own time.
+
+    https://www.braze.com/docs/api/api_limits#monitoring-your-rate-limits
+
+    Attributes:
+        limit: requests allowed per window.
+        remaining: requests left in this window.
+        resets_in: seconds until the next window, or ``None`` where the headers do not say.
+    """
+
+    limit: int | None = None
+    remaining: int | None = None
+    resets_in: float | None = None
+
+
+def read_rate_window(headers: Mapping[str, str], *, now: float) -> RateWindow:
+    """Read the ``X-RateLimit-*`` headers; whatever makes no sense counts as absent.
+
+    Args:
+        headers: with names in lower case.
+        now: this machine's time, for an answer without a ``Date``.
+    """
+    reset = _number(headers.get("x-ratelimit-reset"))
+    resets_in = None
+    if reset is not None:
+        seconds = reset / 1000 if reset > _LATEST_EPOCH else reset
+        server_now = _http_date(headers.get("date"))
+        # The date has no fraction, so this waits up to a second too long, never too short.
+        ahead = seconds - (now if server_now is None else server_now)
+        resets_in = ahead if ahead > 0 else None
+    return RateWindow(
+        limit=_whole(headers.get("x-ratelimit-limit")),
+        remaining=_whole(headers.get("x-ratelimit-remaining")),
+        resets_in=resets_in,
+    )
+
+
+def read_retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Return the seconds that ``Retry-After`` asks for: a number, or a date; ``None`` if neither.
+
+    Braze documents no such header, but a proxy on the way may send it.
+    """
+    text = headers.get("retry-after")
+    seconds = _number(text)
+    if seconds is not None:
+        return seconds
+    moment = _http_date(text)
+    if moment is None:
+        return None
+    server_now = _http_date(headers.get("date"))
+    return max(0.0, moment - (now if server_now is None else server_now))
+
+
+def check(request: Request, response: Response, *, now: float) -> None:
+    """Return if the answer is a success, else raise the ``APIError`` that it stands for.
+
+    https://www.braze.com/docs/api/errors
+
+    Args:
+        request: what was asked.
+        response: what came.
+        now: this machine's time, in seconds since the epoch.
+    """
+    if 200 <= response.status < 300:
+        return
+    message, errors = read_error(response)
+    endpoint = request.endpoint
+    kind, hint = _kind_of(response, endpoint, message)
+    error = kind(
+        request.key.redact(message),
+        status=response.status,
+        errors=[request.key.redact(text) for text in errors],
+        endpoint=endpoint.label,
+        hint=hint,
+    )
+    if isinstance(error, RateLimitError | ServerError):
+        error.retry_after = read_retry_after(response.headers, now=now)
+        if isinstance(error, RateLimitError) and error.retry_after is None:
+            error.retry_after = read_rate_window(response.headers, now=now).resets_in
+    raise error
+
+
+def read_error(response: Response) -> tuple[str, list[str]]:
+    """Return an answer's message and further messages, from whichever of Braze's shapes it has."""
+    try:
+        body = loads(response.body)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        text = response.body[:_MESSAGE_LIMIT].decode("utf-8", "replace").strip()
+        readable = text.isprintable() and not text.startswith("<")
+        return (text if text and readable else "(no readable message)"), []
+    message = body.get("message") or body.get("error") or "(no message)"
+    return _text(message), read_messages(body.get("errors"))
+
+
+def read_messages(errors: Any) -> list[str]:
+    """Return an ``errors`` array as texts. Its items are strings, or objects with ``message``."""
+    if errors is None:
+        return []
+    items = errors if isinstance(errors, list) else [errors]
+    return [_text(i.get("message", i) if isinstance(i, dict) else i) for i in items]
+
+
+def is_in_progress(response: Response, message: str) -> bool:
+    """Tell the 429 of an export that already runs from the 429 of the rate limit.
+
+    Undocumented: a spent rate limit says ``remaining: 0``, the other has requests left.
+    """
+    text = message.lower()
+    if "in progress" in text or "already" in text:
+        return True
+    remaining = _whole(response.headers.get("x-ratelimit-remaining"))
+    return remaining is None or remaining > 0
+
+
+def _kind_of(response: Response, endpoint: Endpoint, message: str) -> tuple[type[APIError], str]:
+    status = response.status
+    if status == 429:
+        if endpoint.starts_export and is_in_progress(response, message):
+            return ExportInProgressError, (
+                "An export of this segment is already running (or 100 of the company are): wait "
+                f"until it ends, or cancel it first. {endpoint.docs}"
+            )
+        return RateLimitError, "The workspace's requests for this window are used up"
+    if status >= 500:
+        return ServerError, ""
+    kinds: dict[int, tuple[type[APIError], str]] = {
+        400: (BadRequestError, f"See {endpoint.docs}"),
+        401: (
+            AuthenticationError,
+            (
+                "Check that the key is whole and unquoted, and that base_url is the REST "
+                "endpoint of the key's own instance"
+            ),
+        ),
+        403: (
+            PermissionDeniedError,
+            (
+                f"The key needs the permission {endpoint.permission}; permissions cannot be "
+                "added to a key, so make a new one in the dashboard"
+            ),
+        ),
+        404: (NotFoundError, f"Check base_url and the ids asked for. {endpoint.docs}"),
+        413: (PayloadTooLargeError, "Braze takes bodies of up to 4 MB"),
+        415: (UnsupportedMediaTypeError, "Something on the way changes the request's headers"),
+    }
+    if 300 <= status < 400:
+        return APIError, "Redirects are not followed, so that the key stays with its host"
+    return kinds.get(status, (APIError, f"See {endpoint.docs}"))
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text[:_MESSAGE_LIMIT]
+
+
+def _number(text: str | None) -> float | None:
+    """Return a header's number: finite and not negative, else nothing."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+def _whole(text: str | None) -> int | None:
+    number = _number(text)
+    return None if number is None else int(number)
+
+
+def _http_date(text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def decode_error(
+    message: str, *, endpoint: Endpoint, raw: bytes = b"", status: int = 200
+) -> DecodeError:
+    """Make the error of a body that cannot be read, with the bytes kept out of its text."""
+    error = DecodeError(message, status=status, endpoint=endpoint.label)
+    error.raw = raw
+    return error

@@ -1,0 +1,136 @@
+"""The one loop that every call goes through: take a token, send, check, learn, try again."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+from attrs import field, frozen
+
+from braze_export.answers import check, read_rate_window
+from braze_export.endpoints import Endpoint, Pool
+from braze_export.errors import APIError, BrazeError, TransportError
+from braze_export.limits import Limiter, Limits
+from braze_export.retry import RetryPolicy
+from braze_export.wire import ApiKey, Request, Timeouts, Transport
+
+R = TypeVar("R")
+_log = logging.getLogger("braze_export")
+
+
+class Meter(Protocol):
+    """Is told of every request that was sent, for progress."""
+
+    def sent(self, attempt: int, status: int | None) -> None:
+        """Note a request: the number of the try, and its status, ``None`` without an answer."""
+        ...
+
+
+@frozen
+class Caller:
+    """Makes calls of endpoints.
+
+    Attributes:
+        base_url: without a trailing slash.
+        key: goes to that host alone.
+        transport: moves the bytes.
+        limiter: grants the requests.
+        limits: say which pool a request counts against.
+        retry: says when a failed request is tried again.
+        timeouts: of each single request.
+        user_agent: says who calls.
+        wall_clock: seconds since the epoch, for answers without a ``Date``.
+    """
+
+    base_url: str
+    key: ApiKey
+    transport: Transport
+    limiter: Limiter
+    limits: Limits
+    retry: RetryPolicy
+    timeouts: Timeouts
+    user_agent: str
+    wall_clock: Callable[[], float] = field(default=time.time, repr=False)
+
+    async def call(
+        self,
+        endpoint: Endpoint,
+        decode: Callable[[bytes, Endpoint], R],
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: dict[str, Any] | None = None,
+        fast: bool = False,
+        meter: Meter | None = None,
+    ) -> R:
+        """Call an endpoint until it answers, or the retry policy gives up.
+
+        Args:
+            endpoint: what to call.
+            decode: makes the result of the answer's body; a ``DecodeError`` of its is retried.
+            params: the query.
+            body: sent as JSON.
+            fast: whether the request's shape is that of the fast tier.
+            meter: is told of every request sent.
+
+        Raises:
+            TransportError: no whole answer came.
+            APIError: an answer came that cannot be used.
+        """
+        request = self._request(endpoint, params, body)
+        pool = self.limits.pool_of(endpoint, fast=fast)
+        loop = asyncio.get_running_loop()
+        began: float | None = None
+        attempt = 0
+        while True:
+            attempt += 1
+            await self.limiter.acquire(pool)
+            began = loop.time() if began is None else began
+            try:
+                return decode(await self._send(request, pool, attempt, meter), endpoint)
+            except (TransportError, APIError) as error:
+                error.attempts = attempt
+                elapsed = loop.time() - began
+                delay = self.retry.delay(error, endpoint, attempt=attempt, elapsed=elapsed)
+                if delay is None:
+                    raise
+                _log.info("%s: %s, next try in %.1f s", endpoint.label, _name(error), delay)
+            await asyncio.sleep(delay)
+
+    async def _send(self, request: Request, pool: Pool, attempt: int, meter: Meter | None) -> bytes:
+        status: int | None = None
+        try:
+            response = await self.transport.send(request)
+            status = response.status
+        finally:
+            if meter is not None:
+                meter.sent(attempt, status)
+        now = self.wall_clock()
+        window = read_rate_window(response.headers, now=now)
+        self.limiter.observe(pool, window, refused=status == 429)
+        check(request, response, now=now)
+        return response.body
+
+    def _request(
+        self,
+        endpoint: Endpoint,
+        params: Mapping[str, str | int] | None,
+        body: dict[str, Any] | None,
+    ) -> Request:
+        query = f"?{urlencode(params)}" if params else ""
+        return Request(
+            endpoint=endpoint,
+            url=f"{self.base_url}{endpoint.path}{query}",
+            key=self.key,
+            user_agent=self.user_agent,
+            timeouts=self.timeouts,
+            body=None if body is None else msgspec.json.encode(body),
+        )
+
+
+def _name(error: BrazeError) -> str:
+    """Name an error without its message, which may hold personal data."""
+    status = getattr(error, "status", None)
+    return f"{type(error).__name__} {status}" if status else type(error).__name__

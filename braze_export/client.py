@@ -1,0 +1,132 @@
+"""``BrazeClient``: puts the rooms together, and decides nothing."""
+
+import os
+import sys
+from types import TracebackType
+from typing import Self
+
+from braze_export._version import __version__
+from braze_export.caller import Caller
+from braze_export.errors import InputError
+from braze_export.instances import resolve_base_url
+from braze_export.limits import Limits, LocalLimiter
+from braze_export.resources.segments import Segments
+from braze_export.resources.users import Users
+from braze_export.retry import RetryPolicy
+from braze_export.tasks import TaskScope
+from braze_export.transports.aiohttp import AiohttpTransport
+from braze_export.wire import ApiKey, Timeouts, Transport
+
+_USER_AGENT = f"braze-export/{__version__} Python/{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+class BrazeClient:
+    """A client of Braze's export API, for one workspace and one event loop.
+
+    Use it as an async context manager, or call ``aclose()`` at the end::
+
+        async with BrazeClient(api_key="...", base_url="US-01") as braze:
+            user = await braze.users.get("u1", fields=["email"])
+
+    Make one client for each workspace and share it: the limits hold for what goes through it.
+
+    Args:
+        api_key: a REST API key. It is shown nowhere, and sent to ``base_url`` only.
+        base_url: the workspace's REST endpoint, or the name of its instance, such as
+            ``"US-01"`` or ``"EU-01"``.
+        limits: requests per period, by pool; ``Limits.new_workspace()`` for workspaces made
+            on or after 2024-08-22.
+        retry: when a failed request is tried again.
+        timeouts: of each single request, in seconds.
+        transport: ``HttpxTransport(...)``, or ``AiohttpTransport(session)`` with your own
+            session. Default: aiohttp with a session of its own.
+        allow_insecure_http: send the key over plain HTTP to another machine.
+
+    Attributes:
+        users: exports of users.
+        segments: segments and their sizes.
+
+    Raises:
+        InputError: a key or an address that cannot be right.
+    """
+
+    users: Users
+    segments: Segments
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str,
+        *,
+        limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        transport: Transport | None = None,
+        allow_insecure_http: bool = False,
+    ) -> None:
+        limits = limits or Limits()
+        self._transport = transport or AiohttpTransport()
+        self._scope = TaskScope()
+        self._caller = Caller(
+            base_url=resolve_base_url(base_url, allow_insecure_http=allow_insecure_http),
+            key=ApiKey(api_key),
+            transport=self._transport,
+            limiter=LocalLimiter(limits),
+            limits=limits,
+            retry=retry or RetryPolicy(),
+            timeouts=timeouts or Timeouts(),
+            user_agent=_USER_AGENT,
+        )
+        self.users = Users(self._caller, self._scope)
+        self.segments = Segments(self._caller, self._scope)
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        transport: Transport | None = None,
+        allow_insecure_http: bool = False,
+    ) -> Self:
+        """Make a client from ``BRAZE_API_KEY`` and ``BRAZE_REST_ENDPOINT``.
+
+        Raises:
+            InputError: one of them is not set, or cannot be right.
+        """
+        missing = [n for n in ("BRAZE_API_KEY", "BRAZE_REST_ENDPOINT") if not os.environ.get(n)]
+        if missing:
+            raise InputError(
+                f"the environment variable {' and '.join(missing)} is not set: BRAZE_API_KEY is "
+                "the REST API key, BRAZE_REST_ENDPOINT the REST URL or the instance's name"
+            )
+        return cls(
+            os.environ["BRAZE_API_KEY"],
+            os.environ["BRAZE_REST_ENDPOINT"],
+            limits=limits,
+            retry=retry,
+            timeouts=timeouts,
+            transport=transport,
+            allow_insecure_http=allow_insecure_http,
+        )
+
+    def __repr__(self) -> str:
+        return f"<BrazeClient of {self._caller.base_url}>"
+
+    async def __aenter__(self) -> Self:
+        self._scope.check_open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End what is under way and close the connections. Closing twice does nothing."""
+        await self._scope.aclose()
+        await self._transport.aclose()

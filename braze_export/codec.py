@@ -1,0 +1,159 @@
+"""Bytes to records.
+
+An answer is split into the raw slices of its users, and each user is decoded when the
+consumer takes it: ``UserProfile`` by msgspec straight into the class, the caller's own classes
+by cattrs. Pure: no ``async``, no HTTP.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import msgspec
+from attrs import frozen
+
+from braze_export._json import loads
+from braze_export.answers import decode_error, read_messages
+from braze_export.endpoints import Endpoint
+from braze_export.lenient import decode_profile, structure_leniently
+from braze_export.models.profile import UserProfile
+from braze_export.structuring import field_names, structurer_for, why
+
+T = TypeVar("T")
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    users: list[msgspec.Raw]
+    invalid_user_ids: msgspec.Raw = msgspec.Raw(b"null")
+    errors: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Identity(msgspec.Struct, gc=False):
+    external_id: str | None = None
+    braze_id: str | None = None
+
+
+@frozen
+class IdsAnswer:
+    """The answer of ``/users/export/ids``, split.
+
+    Attributes:
+        users: each user's JSON: a view of the answer's bytes; ``bytes()`` makes a copy.
+        invalid_user_ids: as Braze sent them: strings, or perhaps objects.
+        errors: messages of errors that left the rest of the request untouched.
+    """
+
+    users: list[msgspec.Raw]
+    invalid_user_ids: list[Any]
+    errors: list[str]
+
+
+_envelopes = msgspec.json.Decoder(_Envelope)
+_identities = msgspec.json.Decoder(_Identity)
+
+
+def split_ids_answer(body: bytes, endpoint: Endpoint) -> IdsAnswer:
+    """Split the body of an answer of ``/users/export/ids``.
+
+    Raises:
+        DecodeError: this is not such a body.
+    """
+    try:
+        envelope = _envelopes.decode(body)
+        invalid = loads(envelope.invalid_user_ids) or []
+        errors = read_messages(loads(envelope.errors))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise decode_error(
+            f"the body is not the JSON that this endpoint documents ({error})",
+            endpoint=endpoint,
+            raw=body,
+        ) from error
+    return IdsAnswer(envelope.users, invalid if isinstance(invalid, list) else [invalid], errors)
+
+
+def decode_object(body: bytes, endpoint: Endpoint) -> dict[str, Any]:
+    """Return the body of an answer as a dictionary.
+
+    Raises:
+        DecodeError: it is not JSON, or not an object.
+    """
+    try:
+        value = loads(body)
+    except ValueError as error:
+        raise decode_error(
+            f"the body is not JSON ({error})", endpoint=endpoint, raw=body
+        ) from error
+    if not isinstance(value, dict):
+        raise decode_error("the body is no JSON object", endpoint=endpoint, raw=body)
+    return value
+
+
+def records(answer: dict[str, Any], key: str, cls: type[T], endpoint: Endpoint) -> list[T]:
+    """Return the objects that an answer lists under ``key``, as instances of a model.
+
+    Raises:
+        DecodeError: there is no such list.
+    """
+    items = answer.get(key)
+    if not isinstance(items, list):
+        raise decode_error(f"the answer has no list {key!r}", endpoint=endpoint)
+    return [structure_leniently(cls, item)[0] for item in items if isinstance(item, dict)]
+
+
+def identity(raw: bytes | msgspec.Raw) -> tuple[str, ...]:
+    """Return the external id or the Braze id of a user whose record cannot be read, if any."""
+    try:
+        found = _identities.decode(raw)
+    except (msgspec.DecodeError, ValueError):
+        return ()
+    name = found.external_id or found.braze_id
+    return (name,) if name else ()
+
+
+def fields_of(into: type) -> tuple[str, ...] | None:
+    """Return the field names of a class, to be asked for when the caller names none.
+
+    ``None`` for ``dict`` and ``UserProfile``, which take whatever comes.
+
+    Raises:
+        InputError: profiles cannot be put into such a class.
+    """
+    return None if into in {dict, UserProfile} else field_names(into)
+
+
+def decoder_for(into: type[T], endpoint: Endpoint) -> Callable[[msgspec.Raw], T]:
+    """Return the function that makes a ``T`` of one user's JSON.
+
+    The function raises ``DecodeError``, which carries the bytes, where they do not fit.
+
+    Raises:
+        InputError: profiles cannot be put into such a class.
+    """
+    if into is UserProfile:
+        decode: Callable[[bytes], Any] = decode_profile
+    elif into is dict:
+        decode = _decode_dict
+    else:
+        structure = structurer_for(into)
+
+        def decode(raw: bytes) -> Any:
+            return structure(_decode_dict(raw))
+
+    def decode_user(view: msgspec.Raw) -> T:
+        raw = bytes(view)  # a copy, so that one user kept does not keep the whole answer
+        try:
+            return cast("T", decode(raw))
+        except (ValueError, TypeError, BaseExceptionGroup) as error:
+            raise decode_error(
+                f"a user cannot be read as {into.__name__}: {why(error)}",
+                endpoint=endpoint,
+                raw=raw,
+            ) from error
+
+    return decode_user
+
+
+def _decode_dict(raw: bytes) -> dict[str, Any]:
+    value = loads(raw)
+    if not isinstance(value, dict):
+        raise TypeError("it is no JSON object")
+    return value

@@ -1,0 +1,259 @@
+"""The merged iterator over an export by identifiers: profiles and unknown ids as they come."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Final, Generic, Never, Self, cast
+
+import msgspec
+from attrs import frozen
+from typing_extensions import TypeVar
+
+from braze_export.batching import BATCH_SIZE, Batch, Identifiers, batches, check_all
+from braze_export.caller import Caller
+from braze_export.codec import IdsAnswer, identity, split_ids_answer
+from braze_export.endpoints import EXPORT_IDS
+from braze_export.errors import BrazeError, DecodeError, InputError
+from braze_export.fanout import fan_out
+from braze_export.identifiers import Identifier
+from braze_export.models.fields import costs_fast_tier
+from braze_export.models.profile import UserProfile
+from braze_export.models.results import ExportStats, FailedBatch, IdsResult, InvalidUserId
+from braze_export.narrowing import Narrower, Outcome
+from braze_export.tasks import TaskScope
+
+T = TypeVar("T", default=UserProfile)
+F = TypeVar("F", default=Never)
+X = TypeVar("X")
+
+_TURN: Final = 0.002  # seconds of decoding after which other tasks get their turn
+_KEPT_ERRORS: Final = 100
+_log = logging.getLogger("braze_export")
+
+
+@frozen
+class Plan(Generic[T]):
+    """What an export asks for, and how. Made by ``users.export_ids``.
+
+    Attributes:
+        identifiers: whose profiles.
+        fields: ``fields_to_export``, or ``None`` to send none.
+        decode: makes a record of one user's JSON.
+        concurrency: requests under way at once, answers not yet taken included.
+        ordered: yield batches in the order of the input.
+        keep_going: yield failures instead of raising the first.
+        caller: makes the requests.
+        scope: runs the tasks.
+    """
+
+    identifiers: Identifiers
+    fields: tuple[str, ...] | None
+    decode: Callable[[msgspec.Raw], T]
+    concurrency: int
+    ordered: bool
+    keep_going: bool
+    caller: Caller
+    scope: TaskScope
+
+    async def ask(self, batch: Batch, stats: ExportStats) -> IdsAnswer:
+        """Make the request of a batch."""
+        body = batch.payload()
+        if self.fields is not None:
+            body["fields_to_export"] = self.fields
+        fast = not costs_fast_tier(self.fields)
+        return await self.caller.call(
+            EXPORT_IDS, split_ids_answer, body=body, fast=fast, meter=stats
+        )
+
+    def outcomes(
+        self, stats: ExportStats, stopped: Callable[[], bool]
+    ) -> AsyncGenerator[Outcome, None]:
+        """Return the outcomes of all batches, as they come or in order."""
+        narrower = Narrower(lambda batch: self.ask(batch, stats), self.keep_going)
+        units = batches(
+            self.identifiers,
+            window=2 * self.concurrency * BATCH_SIZE,
+            keep_going=self.keep_going,
+            stats=stats,
+        )
+        return fan_out(
+            units,
+            narrower.outcome,
+            concurrency=self.concurrency,
+            ordered=self.ordered,
+            scope=self.scope,
+            stopped=stopped,
+        )
+
+
+class IdsExport(Generic[T, F]):
+    """An export by identifiers, under way from the first ``async for`` on. Read once.
+
+    ``async for`` yields profiles and ``InvalidUserId`` (and ``FailedBatch`` with
+    ``on_error="yield"``) as the answers come. Leaving the loop early ends the requests under
+    way; ``async with`` makes sure that they have ended when its block is left::
+
+        async with braze.users.export_ids(ids) as export:
+            async for item in export:
+                ...
+
+    With ``on_error="raise"`` the first error is raised after everything that had come by then
+    was yielded. Attributes and methods other than the iteration may be used at any time.
+
+    Attributes:
+        stats: counters, for progress.
+    """
+
+    def __init__(self, plan: Plan[T]) -> None:
+        self.stats = ExportStats()
+        self._plan = plan
+        self._invalid: list[Identifier] = []
+        self._failed: list[FailedBatch] = []
+        self._errors: list[str] = []
+        self._started = False
+        self._entered = False
+        self._stream: AsyncGenerator[Any, None] | None = None
+
+    def __aiter__(self) -> AsyncGenerator[T | InvalidUserId | F, None]:
+        stream = self._items(self._plan.decode)
+        return cast("AsyncGenerator[T | InvalidUserId | F, None]", self._begin(stream))
+
+    def profiles(self) -> AsyncGenerator[T, None]:
+        """Yield profiles only. The rest is in ``invalid_user_ids`` and ``failed``."""
+        return self._begin(_only_records(self._items(self._plan.decode)))
+
+    def raw(self) -> AsyncGenerator[bytes, None]:
+        """Yield each user's JSON, exactly as Braze sent it, without decoding it."""
+        return self._begin(_only_records(self._items(bytes)))
+
+    async def collect(self) -> IdsResult[T]:
+        """Return everything at once. Holds every profile in memory.
+
+        Raises:
+            BrazeError: with ``on_error="raise"``; ``error.partial`` holds what had come.
+        """
+        users: list[T] = []
+        try:
+            async with aclosing(self.profiles()) as profiles:
+                async for profile in profiles:
+                    users.append(profile)  # noqa: PERF401 - kept when the iteration raises
+        except BrazeError as error:
+            error.partial = self._result(users)
+            raise
+        return self._result(users)
+
+    @property
+    def invalid_user_ids(self) -> tuple[Identifier, ...]:
+        """The identifiers found unknown so far. Held in memory: one entry for each."""
+        return tuple(self._invalid)
+
+    @property
+    def failed(self) -> tuple[FailedBatch, ...]:
+        """What failed for good so far."""
+        return tuple(self._failed)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """Braze's messages of errors that left the rest of a request untouched; the first 100."""
+        return tuple(self._errors)
+
+    async def __aenter__(self) -> Self:
+        self._entered = True
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the requests under way. Only needed, and only of use, inside ``async with``."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+
+    def _begin(self, stream: AsyncGenerator[X, None]) -> AsyncGenerator[X, None]:
+        if self._started:
+            raise InputError("an export is read once: call export_ids again for another")
+        self._plan.scope.check_open()
+        self._started = True
+        if self._entered:
+            # Not otherwise: the stream refers to us, and a loop left early is cleaned up at
+            # once only as long as nothing refers to the stream.
+            self._stream = stream
+        return stream
+
+    async def _items(self, make: Callable[[msgspec.Raw], Any]) -> AsyncGenerator[Any, None]:
+        plan = self._plan
+        failures: list[FailedBatch] = []
+        if not plan.keep_going:
+            await check_all(plan.identifiers)
+        turn = _Turn()
+        outcomes = plan.outcomes(self.stats, lambda: bool(failures) and not plan.keep_going)
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                self._note(outcome)
+                for unknown in outcome.invalid:
+                    yield unknown
+                for view in outcome.users:
+                    try:
+                        record = make(view)
+                    except DecodeError as error:
+                        outcome.failed.append(FailedBatch(identity(view), error))
+                        continue
+                    yield record
+                    await turn.over()
+                failures = outcome.failed
+                for failure in failures:
+                    self._note_failure(failure)
+                    if plan.keep_going:
+                        yield failure
+        self._raise_first()
+
+    def _note(self, outcome: Outcome) -> None:
+        stats = self.stats
+        stats.users += len(outcome.users)
+        stats.invalid_user_ids += len(outcome.invalid)
+        stats.unaccounted += outcome.unaccounted
+        self._invalid += (unknown.identifier for unknown in outcome.invalid)
+        if outcome.errors:
+            _log.warning("%s: %d non-fatal errors", EXPORT_IDS.label, len(outcome.errors))
+            self._errors = [*self._errors, *outcome.errors][:_KEPT_ERRORS]
+
+    def _note_failure(self, failure: FailedBatch) -> None:
+        self.stats.failed += len(failure.identifiers)
+        self._failed.append(failure)
+
+    def _raise_first(self) -> None:
+        if self._failed and not self._plan.keep_going:
+            first = self._failed[0]
+            first.error.identifiers = first.identifiers
+            raise first.error
+
+    def _result(self, users: list[T]) -> IdsResult[T]:
+        return IdsResult(users, list(self._invalid), list(self._failed))
+
+
+class _Turn:
+    """Lets other tasks run now and then while records are decoded one after another."""
+
+    def __init__(self) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._since = self._clock()
+
+    async def over(self) -> None:
+        if self._clock() - self._since > _TURN:
+            await asyncio.sleep(0)
+            self._since = self._clock()
+
+
+async def _only_records(items: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    async with aclosing(items):
+        async for item in items:
+            if not isinstance(item, InvalidUserId | FailedBatch):
+                yield item

@@ -1,0 +1,126 @@
+"""Our models from JSON that is not quite what Braze documents.
+
+``decode_profile`` first takes the fast way, msgspec straight into the class. Where a value has
+an undocumented type, the slow way keeps everything that fits and names what does not, so that
+nothing Braze sends raises where a value can be kept.
+"""
+
+from datetime import datetime
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import attrs
+import msgspec
+
+from braze_export._json import loads
+from braze_export.models.profile import UserProfile
+from braze_export.models.timestamps import Timestamp, parse_timestamp
+
+T = TypeVar("T")
+
+
+def _from_json(kind: type, value: Any) -> Any:
+    """Decode the one type of our models that msgspec does not know."""
+    if kind is Timestamp and isinstance(value, str):
+        return parse_timestamp(value)
+    raise ValueError("not a moment")
+
+
+# Not strict: Braze sends some numbers as text (``sessions``).
+_profiles = msgspec.json.Decoder(UserProfile, dec_hook=_from_json, strict=False)
+
+
+def decode_profile(raw: bytes) -> UserProfile:
+    """Return the profile of one user's JSON, with the JSON itself in ``profile.raw``.
+
+    Raises:
+        ValueError: this is not JSON.
+        TypeError: it is no object.
+    """
+    try:
+        profile = _profiles.decode(raw)
+    except (msgspec.DecodeError, ValueError):
+        data = loads(raw)
+        if not isinstance(data, dict):
+            raise TypeError("it is no JSON object") from None
+        profile, misfits = structure_leniently(UserProfile, data)
+        object.__setattr__(profile, "_misfits", misfits)
+    object.__setattr__(profile, "_raw", raw)
+    return profile
+
+
+def structure_leniently(cls: type[T], data: dict[str, Any]) -> tuple[T, frozenset[str]]:
+    """Return an instance with every value that fits, and the keys whose values do not, wholly.
+
+    Null counts as absent, which it means to Braze.
+    """
+    values: dict[str, Any] = {}
+    misfits: set[str] = set()
+    for name, kind in _kinds(cls):  # type: ignore[arg-type] # classes are hashable
+        sent = data.get(name)
+        if sent is None:
+            continue
+        value, fits = _fit(sent, kind)
+        if value is not None:
+            values[name] = value
+        if not fits:
+            misfits.add(name)
+    return cls(**values), frozenset(misfits)
+
+
+@lru_cache
+def _kinds(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
+    hints = get_type_hints(cls)
+    names = [a.name for a in attrs.fields(cls) if not a.name.startswith("_")]
+    return tuple((name, _without_none(hints[name])) for name in names)
+
+
+def _without_none(kind: Any) -> Any:
+    if get_origin(kind) not in {Union, UnionType}:
+        return kind
+    kept = tuple(k for k in get_args(kind) if k is not NoneType)
+    return kept[0] if len(kept) == 1 else Union[kept]  # noqa: UP007 - made from a tuple
+
+
+def _fit(value: Any, kind: Any) -> tuple[Any, bool]:
+    """Return as much of a value as fits a type (``None``: nothing), and whether all of it does."""
+    if get_origin(kind) is tuple:
+        return _fit_items(value, get_args(kind)[0])
+    if get_origin(kind) is dict:
+        return _fit_dict(value, _without_none(get_args(kind)[1]))
+    if attrs.has(kind):
+        if not isinstance(value, dict):
+            return None, False
+        made, misfits = structure_leniently(kind, value)
+        return made, not misfits
+    return _fit_scalar(value, kind)
+
+
+def _fit_items(value: Any, kind: Any) -> tuple[Any, bool]:
+    if not isinstance(value, list):
+        return None, False
+    fitted = [_fit(item, kind) for item in value if item is not None]
+    items = tuple(item for item, _ in fitted if item is not None)
+    return items, all(fits for _, fits in fitted)
+
+
+def _fit_dict(value: Any, kind: Any) -> tuple[Any, bool]:
+    if not isinstance(value, dict):
+        return None, False
+    if kind is Any:
+        return value, True
+    fitted = {key: _fit(item, kind) for key, item in value.items() if item is not None}
+    kept = {key: item for key, (item, _) in fitted.items() if item is not None}
+    return kept, all(fits for _, fits in fitted.values())
+
+
+def _fit_scalar(value: Any, kind: Any) -> tuple[Any, bool]:
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value), True
+    try:
+        if kind is Timestamp or kind is datetime:
+            return parse_timestamp(value), True
+        return msgspec.convert(value, kind, strict=False), True
+    except (msgspec.ValidationError, ValueError, TypeError):
+        return None, False

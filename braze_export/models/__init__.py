@@ -1,0 +1,1 @@
+"""What Braze sends, as frozen attrs classes. Values only: no decoding, no requests."""

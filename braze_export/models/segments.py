@@ -1,0 +1,41 @@
+"""Segments: as listed, in detail, and their estimated size day by day.
+
+https://www.braze.com/docs/api/endpoints/export/segments/get_segment
+"""
+
+from datetime import date
+
+from attrs import frozen
+
+from braze_export.models.timestamps import Timestamp
+
+
+@frozen
+class Segment:
+    """A segment as ``segments.list()`` gives it. Archived ones are left out by Braze."""
+
+    id: str | None = None
+    name: str | None = None
+    analytics_tracking_enabled: bool | None = None
+    tags: tuple[str, ...] = ()
+
+
+@frozen
+class SegmentDetails:
+    """A segment in full: ``description`` is its filters, ``text_description`` what it is for."""
+
+    name: str | None = None
+    description: str | None = None
+    text_description: str | None = None
+    created_at: Timestamp | None = None
+    updated_at: Timestamp | None = None
+    tags: tuple[str, ...] = ()
+    teams: tuple[str, ...] = ()
+
+
+@frozen
+class SegmentSize:
+    """The estimated number of users in a segment on one day."""
+
+    time: date | None = None
+    size: int | None = None

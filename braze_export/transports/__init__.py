@@ -1,0 +1,1 @@
+"""HTTP libraries behind one seam. Each module moves bytes and decides nothing."""

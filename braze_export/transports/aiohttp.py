@@ -1,0 +1,94 @@
+"""The default transport: aiohttp."""
+
+import asyncio
+
+import aiohttp
+from yarl import URL
+
+from braze_export.errors import (
+    ClientClosedError,
+    ConnectError,
+    ConnectionLostError,
+    InputError,
+    RequestTimeoutError,
+    TransportError,
+)
+from braze_export.wire import Request, Response
+
+
+class AiohttpTransport:
+    """Sends requests with aiohttp.
+
+    Args:
+        session: your own session, which stays open when the transport closes. Without one, a
+            session is opened with the first request. Pass one to go through a proxy or to use
+            your own certificates.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession | None = None) -> None:
+        if session is not None and not session.auto_decompress:
+            raise InputError("the aiohttp session must not have auto_decompress=False")
+        if session is not None and session.auth is not None:
+            raise InputError("the aiohttp session must not have auth=: it would replace the key")
+        self._session = session
+        self._owned = session is None
+
+    async def send(self, request: Request) -> Response:
+        """Send one request and return its answer, whatever its status.
+
+        Raises:
+            TransportError: no whole answer came.
+        """
+        try:
+            async with self._open().request(
+                request.endpoint.method,
+                URL(request.url, encoded=True),
+                data=request.body,
+                headers=request.headers,
+                timeout=aiohttp.ClientTimeout(
+                    total=request.timeouts.total,
+                    connect=request.timeouts.connect,
+                    sock_read=request.timeouts.read,
+                ),
+                allow_redirects=False,
+                raise_for_status=False,
+            ) as answer:
+                body = await answer.read()
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+                return Response(answer.status, headers, body)
+        except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+            raise translate(error, request.endpoint.label) from error
+
+    async def aclose(self) -> None:
+        """Close the session, if the transport has opened it."""
+        session, self._session = self._session, None
+        if session is not None and self._owned:
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # The fan-out bounds how many connections there are, not the pool.
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            self._owned = True
+        if self._session.closed:
+            raise ClientClosedError("the aiohttp session that the client was given is closed")
+        return self._session
+
+
+def translate(error: Exception, endpoint: str) -> TransportError:
+    """Return our error for one of aiohttp's. The text keeps to what holds no address or data."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        timeout = RequestTimeoutError("no connection in time", endpoint=endpoint)
+        timeout.sent = False
+        return timeout
+    if isinstance(error, TimeoutError):
+        return RequestTimeoutError("the answer did not come in time", endpoint=endpoint)
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
+        return ConnectError(f"could not connect ({_cause(error)})", endpoint=endpoint)
+    return ConnectionLostError(f"the connection was lost ({_cause(error)})", endpoint=endpoint)
+
+
+def _cause(error: BaseException) -> str:
+    """Name the innermost reason: ``ConnectionRefusedError``, ``gaierror``, ..."""
+    inner = getattr(error, "os_error", None) or error
+    return type(inner).__name__

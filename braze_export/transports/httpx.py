@@ -1,0 +1,87 @@
+"""The second transport, for services that already hold an ``httpx.AsyncClient``.
+
+Needs the extra ``httpx``: ``pip install "braze-export[httpx]"``.
+"""
+
+import asyncio
+
+import httpx
+
+from braze_export.errors import (
+    ClientClosedError,
+    ConnectError,
+    ConnectionLostError,
+    RequestTimeoutError,
+    TransportError,
+)
+from braze_export.wire import Request, Response
+
+
+class HttpxTransport:
+    """Sends requests with httpx.
+
+    Args:
+        client: your own client, which stays open when the transport closes. Without one, a
+            client is opened with the first request. Pass one to go through a proxy or to use
+            your own certificates.
+    """
+
+    def __init__(self, client: httpx.AsyncClient | None = None) -> None:
+        self._client = client
+        self._owned = client is None
+
+    async def send(self, request: Request) -> Response:
+        """Send one request and return its answer, whatever its status.
+
+        Raises:
+            TransportError: no whole answer came.
+        """
+        timeouts = request.timeouts
+        client = self._client or await self._open()
+        if client.is_closed:
+            raise ClientClosedError("the httpx client that the transport was given is closed")
+        try:
+            async with asyncio.timeout(timeouts.total):
+                answer = await client.request(
+                    request.endpoint.method,
+                    request.url,
+                    content=request.body,
+                    headers=request.headers,
+                    timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=None),
+                    follow_redirects=False,
+                )
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, TimeoutError, OSError) as e:
+            raise translate(e, request.endpoint.label) from e
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(answer.status_code, headers, answer.content)
+
+    async def aclose(self) -> None:
+        """Close the client, if the transport has opened it."""
+        client, self._client = self._client, None
+        if client is not None and self._owned:
+            await client.aclose()
+
+    async def _open(self) -> httpx.AsyncClient:
+        # Making a client reads the certificates from disk, which must not hold up the loop.
+        client = await asyncio.to_thread(
+            httpx.AsyncClient, trust_env=False, limits=httpx.Limits(max_connections=None)
+        )
+        if self._client is not None:  # another request was quicker
+            await client.aclose()
+            return self._client
+        self._client, self._owned = client, True
+        return client
+
+
+def translate(error: Exception, endpoint: str) -> TransportError:
+    """Return our error for one of httpx's. The text keeps to what holds no address or data."""
+    cause = type(error).__name__
+    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+        timeout = RequestTimeoutError("no connection in time", endpoint=endpoint)
+        timeout.sent = False
+        return timeout
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return RequestTimeoutError("the answer did not come in time", endpoint=endpoint)
+    if isinstance(error, httpx.ConnectError | httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return ConnectError(f"could not connect ({cause})", endpoint=endpoint)
+    return ConnectionLostError(f"the connection was lost ({cause})", endpoint=endpoint)
