@@ -12,6 +12,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
 import msgspec
+from msgspec.structs import force_setattr
 
 from braze_export._json import loads
 from braze_export.models.profile import UserProfile
@@ -45,8 +46,8 @@ def decode_profile(raw: bytes) -> UserProfile:
         if not isinstance(data, dict):
             raise TypeError("it is no JSON object") from None
         profile, misfits = structure_leniently(UserProfile, data)
-        object.__setattr__(profile, "_misfits", misfits)
-    object.__setattr__(profile, "_raw", raw)
+        force_setattr(profile, "_misfits", misfits)
+    force_setattr(profile, "_raw", raw)
     return profile
 
 
@@ -72,8 +73,7 @@ def structure_leniently(cls: type[T], data: dict[str, Any]) -> tuple[T, frozense
 @lru_cache
 def _kinds(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
     hints = get_type_hints(cls)
-    names = [a.name for a in attrs.fields(cls) if not a.name.startswith("_")]
-    return tuple((name, _without_none(hints[name])) for name in names)
+    return tuple((a.name, _without_none(hints[a.name])) for a in attrs.fields(cls))
 
 
 def _without_none(kind: Any) -> Any:

@@ -6,37 +6,18 @@ https://www.braze.com/docs/api/endpoints/export/user_data/post_users_identifier#
 """
 
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any
 
-import attrs
 import msgspec
-from attrs import Factory, field, frozen
+from msgspec import field
 
 from braze_export._json import loads
 from braze_export.identifiers import UserAlias
+from braze_export.models.record import Record
 from braze_export.models.timestamps import IsoTimestamp, Timestamp
 
-C = TypeVar("C", bound=type[Any])
 
-
-def _short_repr(cls: C) -> C:
-    """Leave out of the ``repr`` whatever was not sent: most of a profile usually was not."""
-
-    def __repr__(self: attrs.AttrsInstance) -> str:
-        shown = (
-            f"{a.name}={value!r}"
-            for a in attrs.fields(type(self))
-            if a.repr and (value := getattr(self, a.name)) not in (None, (), {})
-        )
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-    cls.__repr__ = __repr__  # type: ignore[assignment]
-    return cls
-
-
-@_short_repr
-@frozen
-class Activity:
+class Activity(Record, frozen=True):
     """A custom event or a purchase, summed up. In a purchase ``name`` is the product id.
 
     ``first`` and ``count`` are of all time, also where the list holds the last 90 days only.
@@ -48,9 +29,7 @@ class Activity:
     count: int | None = None
 
 
-@_short_repr
-@frozen
-class Device:
+class Device(Record, frozen=True):
     """A device of the user. Which advertising ids are there depends on what is collected."""
 
     model: str | None = None
@@ -65,9 +44,7 @@ class Device:
     ad_tracking_enabled: bool | None = None
 
 
-@_short_repr
-@frozen
-class PushToken:
+class PushToken(Record, frozen=True):
     """A push token. ``notifications_enabled`` is of the device, not the user's subscription."""
 
     app: str | None = None
@@ -78,9 +55,7 @@ class PushToken:
     provisionally_opted_in: bool | None = None
 
 
-@_short_repr
-@frozen
-class App:
+class App(Record, frozen=True):
     """An app that the user has used. Braze sends ``sessions`` as number or text; here it is int."""
 
     name: str | None = None
@@ -91,25 +66,21 @@ class App:
     last_used: IsoTimestamp | None = None
 
 
-@_short_repr
-@frozen
-class CampaignReceived:
+class CampaignReceived(Record, frozen=True):
     """A campaign that reached the user, and what came of it."""
 
     name: str | None = None
     api_campaign_id: str | None = None
     last_received: IsoTimestamp | None = None
-    engaged: dict[str, bool | None] = Factory(dict)
+    engaged: dict[str, bool | None] = field(default_factory=dict)
     converted: bool | None = None
-    multiple_converted: dict[str, bool | None] = Factory(dict)
+    multiple_converted: dict[str, bool | None] = field(default_factory=dict)
     in_control: bool | None = None
     variation_name: str | None = None
     variation_api_id: str | None = None
 
 
-@_short_repr
-@frozen
-class CanvasStep:
+class CanvasStep(Record, frozen=True):
     """A step of a Canvas that the user has received."""
 
     name: str | None = None
@@ -117,9 +88,7 @@ class CanvasStep:
     last_received: IsoTimestamp | None = None
 
 
-@_short_repr
-@frozen
-class CanvasReceived:
+class CanvasReceived(Record, frozen=True):
     """A Canvas that the user has entered."""
 
     name: str | None = None
@@ -133,17 +102,13 @@ class CanvasReceived:
     steps_received: tuple[CanvasStep, ...] = ()
 
 
-@_short_repr
-@frozen
-class CardClicked:
+class CardClicked(Record, frozen=True):
     """A News Feed card that the user has clicked (deprecated by Braze in 2022)."""
 
     name: str | None = None
 
 
-@_short_repr
-@frozen
-class AliasRecord:
+class AliasRecord(Record, frozen=True):
     """An alias as Braze sends it, where either part may be missing."""
 
     alias_name: str | None = None
@@ -159,9 +124,7 @@ class AliasRecord:
         return UserAlias(self.alias_name or "", self.alias_label or "")
 
 
-@_short_repr
-@frozen
-class UserProfile:
+class UserProfile(Record, frozen=True, eq=False, gc=True):
     """A user as Braze exports it.
 
     Values are as sent: ``last_coordinates`` is in Braze's order (documented as longitude
@@ -197,7 +160,7 @@ class UserProfile:
     email_subscribe: str | None = None
     email_opted_in_at: Timestamp | None = None
     email_unsubscribed_at: Timestamp | None = None
-    custom_attributes: dict[str, Any] = Factory(dict)
+    custom_attributes: dict[str, Any] = field(default_factory=dict)
     custom_events: tuple[Activity, ...] = ()
     purchases: tuple[Activity, ...] = ()
     devices: tuple[Device, ...] = ()
@@ -210,8 +173,8 @@ class UserProfile:
     uninstalled_at: Timestamp | None = None
 
     # Filled by the codec. The names start with an underscore so that no key of Braze's is theirs.
-    _raw: bytes = field(default=b"", repr=False, eq=False)
-    _misfits: frozenset[str] = field(default=frozenset(), repr=False, eq=False)
+    _raw: bytes = b""
+    _misfits: frozenset[str] = frozenset()
 
     @property
     def raw(self) -> bytes:
@@ -219,7 +182,7 @@ class UserProfile:
 
         For a profile that was made by hand: its attributes as JSON.
         """
-        return self._raw or msgspec.json.encode(self._sent())
+        return self._raw or msgspec.json.encode(self._values())
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -231,14 +194,22 @@ class UserProfile:
         """
         if not self._raw:
             return {}
-        known = {a.name for a in attrs.fields(UserProfile) if not a.name.startswith("_")}
-        sent = loads(self._raw)
-        return {k: v for k, v in sent.items() if k not in known or k in self._misfits}
+        known = set(self.__struct_fields__) - self._misfits
+        return {key: value for key, value in loads(self._raw).items() if key not in known}
 
-    def _sent(self) -> dict[str, Any]:
-        values = {a.name: getattr(self, a.name) for a in attrs.fields(UserProfile)}
-        return {
-            name: value
-            for name, value in values.items()
-            if not name.startswith("_") and value not in (None, (), {})
-        }
+    def _values(self) -> dict[str, Any]:
+        """Return what is there, without the keys that Braze would leave out."""
+        names = (name for name in self.__struct_fields__ if not name.startswith("_"))
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value not in (None, (), {})}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, UserProfile):
+            return NotImplemented
+        return self._values() == other._values()
+
+    __hash__ = None  # type: ignore[assignment] # holds dictionaries
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._values().items())
+        return f"UserProfile({shown})"

@@ -5,13 +5,11 @@ https://www.braze.com/docs/api/endpoints/export/segments/get_segment
 
 from datetime import date
 
-from attrs import frozen
-
+from braze_export.models.record import Record
 from braze_export.models.timestamps import Timestamp
 
 
-@frozen
-class Segment:
+class Segment(Record, frozen=True):
     """A segment as ``segments.list()`` gives it. Archived ones are left out by Braze."""
 
     id: str | None = None
@@ -20,8 +18,7 @@ class Segment:
     tags: tuple[str, ...] = ()
 
 
-@frozen
-class SegmentDetails:
+class SegmentDetails(Record, frozen=True):
     """A segment in full: ``description`` is its filters, ``text_description`` what it is for."""
 
     name: str | None = None
@@ -33,8 +30,7 @@ class SegmentDetails:
     teams: tuple[str, ...] = ()
 
 
-@frozen
-class SegmentSize:
+class SegmentSize(Record, frozen=True):
     """The estimated number of users in a segment on one day."""
 
     time: date | None = None

@@ -1,0 +1,42 @@
+"""The base of every record that Braze sends: immutable, compact, and quick to decode.
+
+To attrs and cattrs a record is an attrs class: ``attrs.fields``, ``asdict``, ``evolve`` and
+cattrs converters take it. Its instances are msgspec structs, because a profile of 20 KB is
+made of some 150 objects, and msgspec fills its own structs twice as fast as slotted attrs
+classes, whose fields it has to set and look up one by one.
+"""
+
+from functools import cache
+from typing import Any, ClassVar
+
+import attrs
+import msgspec
+
+
+@cache
+def _attrs_fields(cls: type[msgspec.Struct]) -> Any:
+    """Return the public fields as attrs describes them."""
+    described = {
+        f.name: attrs.field(
+            default=attrs.Factory(f.default_factory)
+            if f.default_factory is not msgspec.NODEFAULT
+            else f.default,
+            type=f.type,
+        )
+        for f in msgspec.structs.fields(cls)
+        if not f.name.startswith("_")
+    }
+    return attrs.fields(attrs.make_class(cls.__name__, described, frozen=True))
+
+
+class _AttrsFields:
+    """Gives ``__attrs_attrs__``, by which attrs and cattrs know an attrs class."""
+
+    def __get__(self, instance: object, owner: type[msgspec.Struct]) -> Any:
+        return _attrs_fields(owner)
+
+
+class Record(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
+    """A frozen value. Its ``repr`` leaves out what was not sent: usually most of it."""
+
+    __attrs_attrs__: ClassVar[Any] = _AttrsFields()
