@@ -4,15 +4,14 @@ Pure: no ``async``, no HTTP library, no clock. Whatever a header or body holds, 
 never fails; what makes no sense counts as absent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import msgspec
 from attrs import frozen
 
-from braze_export._json import loads
+from braze_export._json import dumps, loads
 from braze_export.endpoints import Endpoint
 from braze_export.errors import (
     APIError,
@@ -100,43 +99,48 @@ def check(request: Request, response: Response, *, now: float) -> None:
     """
     if 200 <= response.status < 300:
         return
-    message, errors = read_error(response)
+    message, errors = read_error(response, request.key.redact)
     endpoint = request.endpoint
     kind, hint = _kind_of(response, endpoint, message)
     error = kind(
-        request.key.redact(message),
+        message,
         status=response.status,
-        errors=[request.key.redact(text) for text in errors],
+        errors=errors,
         endpoint=endpoint.label,
         hint=hint,
     )
     if isinstance(error, RateLimitError | ServerError):
         error.retry_after = read_retry_after(response.headers, now=now)
-        if isinstance(error, RateLimitError) and error.retry_after is None:
+        if kind is RateLimitError and error.retry_after is None:
             error.retry_after = read_rate_window(response.headers, now=now).resets_in
     raise error
 
 
-def read_error(response: Response) -> tuple[str, list[str]]:
-    """Return an answer's message and further messages, from whichever of Braze's shapes it has."""
+def read_error(response: Response, redact: Callable[[str], str]) -> tuple[str, list[str]]:
+    """Return an answer's message and further messages, from whichever of Braze's shapes it has.
+
+    Args:
+        response: what came.
+        redact: takes out of a text what must not be shown.
+    """
     try:
         body = loads(response.body)
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        text = response.body[:_MESSAGE_LIMIT].decode("utf-8", "replace").strip()
+        text = _text(response.body.decode("utf-8", "replace"), redact)
         readable = text.isprintable() and not text.startswith("<")
         return (text if text and readable else "(no readable message)"), []
-    message = body.get("message") or body.get("error") or "(no message)"
-    return _text(message), read_messages(body.get("errors"))
+    message = body.get("message") or body.get("error") or ""
+    return _text(message, redact) or "(no message)", read_messages(body.get("errors"), redact)
 
 
-def read_messages(errors: Any) -> list[str]:
+def read_messages(errors: Any, redact: Callable[[str], str] = str) -> list[str]:
     """Return an ``errors`` array as texts. Its items are strings, or objects with ``message``."""
     if errors is None:
         return []
     items = errors if isinstance(errors, list) else [errors]
-    return [_text(i.get("message", i) if isinstance(i, dict) else i) for i in items]
+    return [_text(i.get("message", i) if isinstance(i, dict) else i, redact) for i in items]
 
 
 def is_in_progress(response: Response, message: str) -> bool:
@@ -187,9 +191,11 @@ def _kind_of(response: Response, endpoint: Endpoint, message: str) -> tuple[type
     return kinds.get(status, (APIError, f"See {endpoint.docs}"))
 
 
-def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return text[:_MESSAGE_LIMIT]
+def _text(value: Any, redact: Callable[[str], str]) -> str:
+    text = value if isinstance(value, str) else dumps(value).decode()
+    printable = text.encode("utf-8", "replace").decode()  # no lone surrogates
+    # Cut last: half a key is not found.
+    return redact(printable.strip())[:_MESSAGE_LIMIT]
 
 
 def _number(text: str | None) -> float | None:
@@ -211,7 +217,7 @@ def _http_date(text: str | None) -> float | None:
         return None
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter from a year of twenty digits
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 

@@ -8,11 +8,17 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from braze_export.answers import check, read_rate_window
 from braze_export.endpoints import Endpoint, Pool
-from braze_export.errors import APIError, BrazeError, TransportError
+from braze_export.errors import (
+    APIError,
+    BrazeError,
+    ExportInProgressError,
+    RateLimitError,
+    TransportError,
+)
 from braze_export.limits import Limiter, Limits
 from braze_export.retry import RetryPolicy
 from braze_export.wire import ApiKey, Request, Timeouts, Transport
@@ -109,8 +115,18 @@ class Caller:
                 meter.sent(attempt, status)
         now = self.wall_clock()
         window = read_rate_window(response.headers, now=now)
-        self.limiter.observe(pool, window, refused=status == 429)
-        check(request, response, now=now)
+        refused = False
+        try:
+            check(request, response, now=now)
+        except ExportInProgressError:
+            raise  # a 429 as well, but one that closes no window
+        except RateLimitError as error:
+            refused = True
+            if error.retry_after is not None:
+                window = evolve(window, resets_in=error.retry_after)
+            raise
+        finally:
+            self.limiter.observe(pool, window, refused=refused)
         return response.body
 
     def _request(

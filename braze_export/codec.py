@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 from attrs import frozen
 
-from braze_export._json import loads
+from braze_export._json import items, loads, members
 from braze_export.answers import decode_error, read_messages
 from braze_export.endpoints import Endpoint
 from braze_export.lenient import decode_profile, structure_leniently
@@ -47,6 +47,7 @@ class IdsAnswer:
     errors: list[str]
 
 
+_ASIDE = ("invalid_user_ids", "errors")
 _envelopes = msgspec.json.Decoder(_Envelope)
 _identities = msgspec.json.Decoder(_Identity)
 
@@ -58,16 +59,29 @@ def split_ids_answer(body: bytes, endpoint: Endpoint) -> IdsAnswer:
         DecodeError: this is not such a body.
     """
     try:
-        envelope = _envelopes.decode(body)
+        envelope = _open(body)
         invalid = loads(envelope.invalid_user_ids) or []
         errors = read_messages(loads(envelope.errors))
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise decode_error(
             f"the body is not the JSON that this endpoint documents ({error})",
             endpoint=endpoint,
             raw=body,
         ) from error
     return IdsAnswer(envelope.users, invalid if isinstance(invalid, list) else [invalid], errors)
+
+
+def _open(body: bytes) -> _Envelope:
+    try:
+        return _envelopes.decode(body)
+    except msgspec.ValidationError:
+        raise  # JSON, but not such an object
+    except msgspec.DecodeError:
+        # One lone surrogate, half an emoji say, must not cost the users beside it.
+        sent = members(body)
+        parts = {key: msgspec.Raw(sent[key]) for key in _ASIDE if key in sent}
+        users = [msgspec.Raw(user) for user in items(sent.get("users", b"null"))]
+        return _Envelope(users, **parts)
 
 
 def decode_object(body: bytes, endpoint: Endpoint) -> dict[str, Any]:
@@ -103,7 +117,7 @@ def identity(raw: bytes | msgspec.Raw) -> tuple[str, ...]:
     """Return the external id or the Braze id of a user whose record cannot be read, if any."""
     try:
         found = _identities.decode(raw)
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return ()
     name = found.external_id or found.braze_id
     return (name,) if name else ()
@@ -117,7 +131,7 @@ def fields_of(into: type) -> tuple[str, ...] | None:
     Raises:
         InputError: profiles cannot be put into such a class.
     """
-    return None if into in {dict, UserProfile} else field_names(into)
+    return None if into is dict or into is UserProfile else field_names(into)
 
 
 def decoder_for(into: type[T], endpoint: Endpoint) -> Callable[[msgspec.Raw], T]:
@@ -142,7 +156,7 @@ def decoder_for(into: type[T], endpoint: Endpoint) -> Callable[[msgspec.Raw], T]
         raw = bytes(view)  # a copy, so that one user kept does not keep the whole answer
         try:
             return cast("T", decode(raw))
-        except (ValueError, TypeError, BaseExceptionGroup) as error:
+        except (ValueError, TypeError, RecursionError, BaseExceptionGroup) as error:
             raise decode_error(
                 f"a user cannot be read as {into.__name__}: {why(error)}",
                 endpoint=endpoint,

@@ -116,8 +116,9 @@ class APIError(BrazeError):
     def __str__(self) -> str:
         where = f"{self.endpoint}: " if self.endpoint else ""
         more = f" ({'; '.join(self.errors)})" if self.errors else ""
-        hint = f". {self.hint}" if self.hint else ""
-        return f"{where}{self.status} {self.message}{more}{_tries(self.attempts)}{hint}"
+        status = f"{self.status} " if self.status else ""
+        text = f"{where}{status}{self.message}{more}{_tries(self.attempts)}"
+        return f"{text.removesuffix('.')}. {self.hint}" if self.hint else text
 
 
 class BadRequestError(APIError):

@@ -119,10 +119,12 @@ class _Crew:
         return self._reader is None and not self._workers
 
     async def progress(self) -> None:
-        """Wait until some task is done."""
-        await asyncio.wait(self.everyone(), return_when=asyncio.FIRST_COMPLETED)
+        """Wait until another task is done; in order, some may be done and not yet due."""
+        pending = [task for task in self.everyone() if not task.done()]
+        await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
     def everyone(self) -> list[asyncio.Task[Any]]:
+        """Return every task that is not settled."""
         return [*self._workers, *([self._reader] if self._reader is not None else [])]
 
     async def _read(self) -> Any:

@@ -24,6 +24,11 @@ def _usable(text: object) -> TypeGuard[str]:
     return True
 
 
+def _plain(text: str) -> str:
+    """Return a subclass of ``str``, an enum or numpy's, as the text that can be encoded."""
+    return str.__str__(text) if isinstance(text, str) else text
+
+
 def _check_part(instance: object, attribute: "Attribute[str]", value: object) -> None:
     if not _usable(value):
         kind = type(instance).__name__
@@ -40,36 +45,36 @@ class UserAlias:
     https://www.braze.com/docs/api/objects_filters/user_alias_object
     """
 
-    alias_name: str = field(validator=_check_part)
-    alias_label: str = field(validator=_check_part)
+    alias_name: str = field(converter=_plain, validator=_check_part)
+    alias_label: str = field(converter=_plain, validator=_check_part)
 
 
 @frozen
 class BrazeId:
     """Braze's own id of a user (``braze_id``)."""
 
-    value: str = field(validator=_check_part)
+    value: str = field(converter=_plain, validator=_check_part)
 
 
 @frozen
 class DeviceId:
     """The id that the client SDK's device-id getter returns (``device_id``)."""
 
-    value: str = field(validator=_check_part)
+    value: str = field(converter=_plain, validator=_check_part)
 
 
 @frozen
 class EmailAddress:
     """An e-mail address. Not unique in Braze: several users can come back for one."""
 
-    value: str = field(validator=_check_part)
+    value: str = field(converter=_plain, validator=_check_part)
 
 
 @frozen
 class PhoneNumber:
     """A phone number in E.164 form, such as ``+15555550123``. Not unique in Braze."""
 
-    value: str = field(validator=_check_part)
+    value: str = field(converter=_plain, validator=_check_part)
 
 
 Identifier: TypeAlias = str | UserAlias | BrazeId | DeviceId | EmailAddress | PhoneNumber
@@ -98,7 +103,7 @@ def check_identifier(item: object, position: int | None = None) -> Identifier:
     if isinstance(item, UserAlias | BrazeId | DeviceId | EmailAddress | PhoneNumber):
         return item  # checked when it was made
     if _usable(item):
-        return item
+        return _plain(item)
     where = "" if position is None else f" at position {position}"
     raise InputError(
         f"the identifier{where} is {describe(item)}: allowed are an external id (a string that is "
@@ -114,7 +119,7 @@ def check_name(value: str, name: str) -> str:
     """
     if not _usable(value):
         raise InputError(f"{name} must be a string that is not empty, not {describe(value)}")
-    return value
+    return _plain(value)
 
 
 def describe(value: object) -> str:

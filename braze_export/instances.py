@@ -37,16 +37,17 @@ def resolve_base_url(base_url: str, *, allow_insecure_http: bool = False) -> str
             '"https://rest.iad-01.braze.com", or the name of its instance, such as "US-01"'
         )
     text = base_url.strip()
+    # No message below shows the text: someone will pass the key for the address.
     known = INSTANCES.get(text.upper())
     if known is not None:
         return known
     if "/" not in text and "." not in text:
         raise InputError(
-            f"{text!r} is no known Braze instance and no URL. Known: {', '.join(INSTANCES)}. "
+            f"base_url is no known Braze instance and no URL. Known: {', '.join(INSTANCES)}. "
             "For a newer instance give its REST URL"
         )
     url = _split(text)
-    _check_host(url, text, allow_insecure_http=allow_insecure_http)
+    _check_host(url, allow_insecure_http=allow_insecure_http)
     return f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
 
 
@@ -55,18 +56,19 @@ def _split(text: str) -> SplitResult:
     try:
         url = urlsplit(text)
         port_is_number = url.port is None or url.port >= 0
-    except ValueError as error:
-        raise InputError(f"base_url is no URL ({error}): {example}") from None
+    except ValueError:
+        raise InputError(f"base_url is no URL: {example}") from None
     if url.username is not None or url.password is not None:
         raise InputError("base_url must not hold a user name or password: the key goes in api_key")
     if url.scheme not in {"http", "https"} or not url.hostname or not port_is_number:
-        raise InputError(f"base_url {text!r} is no URL: {example}")
-    if url.query or url.fragment or any(c.isspace() for c in text):
-        raise InputError(f"base_url {text!r} must be scheme and host only: {example}")
+        raise InputError(f"base_url is no URL: {example}")
+    # HTTP libraries read a backslash differently, and so may send the key to another host.
+    if url.query or url.fragment or not text.isprintable() or " " in text or "\\" in text:
+        raise InputError(f"base_url must be scheme and host only: {example}")
     return url
 
 
-def _check_host(url: SplitResult, text: str, *, allow_insecure_http: bool) -> None:
+def _check_host(url: SplitResult, *, allow_insecure_http: bool) -> None:
     host = url.hostname or ""
     if host.startswith(("dashboard", "sdk.")) and host.endswith((".braze.com", ".braze.eu")):
         raise InputError(
@@ -75,7 +77,7 @@ def _check_host(url: SplitResult, text: str, *, allow_insecure_http: bool) -> No
         )
     if url.scheme == "http" and not (allow_insecure_http or is_loopback(host)):
         raise InputError(
-            f"base_url {text!r} is plain HTTP, which would show the API key to the network: use "
+            f"base_url is plain HTTP to {host}, which would show the API key to the network: use "
             "https, or pass allow_insecure_http=True if you know the network is yours"
         )
 

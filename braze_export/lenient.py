@@ -5,7 +5,6 @@ an undocumented type, the slow way keeps everything that fits and names what doe
 nothing Braze sends raises where a value can be kept.
 """
 
-from datetime import datetime
 from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -16,7 +15,7 @@ from msgspec.structs import force_setattr
 
 from braze_export._json import loads
 from braze_export.models.profile import UserProfile
-from braze_export.models.timestamps import Timestamp, parse_timestamp
+from braze_export.models.timestamps import IsoTimestamp, Timestamp, parse_timestamp
 
 T = TypeVar("T")
 
@@ -39,14 +38,17 @@ def decode_profile(raw: bytes) -> UserProfile:
         ValueError: this is not JSON.
         TypeError: it is no object.
     """
+    misfits: frozenset[str] = frozenset()
     try:
+        raw.isascii() or raw.decode()  # msgspec does not look into what it skips
         profile = _profiles.decode(raw)
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         data = loads(raw)
         if not isinstance(data, dict):
             raise TypeError("it is no JSON object") from None
         profile, misfits = structure_leniently(UserProfile, data)
-        force_setattr(profile, "_misfits", misfits)
+    # Both always, as Braze might send keys of these names.
+    force_setattr(profile, "_misfits", misfits)
     force_setattr(profile, "_raw", raw)
     return profile
 
@@ -72,8 +74,8 @@ def structure_leniently(cls: type[T], data: dict[str, Any]) -> tuple[T, frozense
 
 @lru_cache
 def _kinds(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
-    hints = get_type_hints(cls)
-    return tuple((a.name, _without_none(hints[a.name])) for a in attrs.fields(cls))
+    hints = get_type_hints(cls, include_extras=True)
+    return tuple((a.name, hints[a.name]) for a in attrs.fields(cls))
 
 
 def _without_none(kind: Any) -> Any:
@@ -85,22 +87,23 @@ def _without_none(kind: Any) -> Any:
 
 def _fit(value: Any, kind: Any) -> tuple[Any, bool]:
     """Return as much of a value as fits a type (``None``: nothing), and whether all of it does."""
-    if get_origin(kind) is tuple:
-        return _fit_items(value, get_args(kind)[0])
-    if get_origin(kind) is dict:
-        return _fit_dict(value, _without_none(get_args(kind)[1]))
-    if attrs.has(kind):
+    bare = _without_none(kind)
+    if get_origin(bare) is tuple:
+        return _fit_items(value, get_args(bare)[0])
+    if get_origin(bare) is dict:
+        return _fit_dict(value, get_args(bare)[1])
+    if attrs.has(bare):
         if not isinstance(value, dict):
             return None, False
-        made, misfits = structure_leniently(kind, value)
+        made, misfits = structure_leniently(bare, value)
         return made, not misfits
-    return _fit_scalar(value, kind)
+    return _fit_scalar(value, kind, bare)
 
 
 def _fit_items(value: Any, kind: Any) -> tuple[Any, bool]:
     if not isinstance(value, list):
         return None, False
-    fitted = [_fit(item, kind) for item in value if item is not None]
+    fitted = [_fit(item, kind) for item in value]
     items = tuple(item for item, _ in fitted if item is not None)
     return items, all(fits for _, fits in fitted)
 
@@ -110,17 +113,24 @@ def _fit_dict(value: Any, kind: Any) -> tuple[Any, bool]:
         return None, False
     if kind is Any:
         return value, True
-    fitted = {key: _fit(item, kind) for key, item in value.items() if item is not None}
-    kept = {key: item for key, (item, _) in fitted.items() if item is not None}
+    fitted = {key: _fit(item, kind) for key, item in value.items()}
+    kept = {key: item for key, (item, fits) in fitted.items() if fits or item is not None}
     return kept, all(fits for _, fits in fitted.values())
 
 
-def _fit_scalar(value: Any, kind: Any) -> tuple[Any, bool]:
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+def _fit_scalar(value: Any, kind: Any, bare: Any) -> tuple[Any, bool]:
+    if bare is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value), True
     try:
-        if kind is Timestamp or kind is datetime:
-            return parse_timestamp(value), True
-        return msgspec.convert(value, kind, strict=False), True
-    except (msgspec.ValidationError, ValueError, TypeError):
+        return msgspec.convert(value, kind, strict=False, dec_hook=_from_json), True
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        if bare == IsoTimestamp and isinstance(value, str):
+            return _fit_moment(value)
+        return None, False
+
+
+def _fit_moment(text: str) -> tuple[Any, bool]:
+    try:
+        return parse_timestamp(text), True
+    except ValueError:
         return None, False

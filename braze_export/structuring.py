@@ -6,7 +6,7 @@ forms of timestamps, and absent keys for what is null or empty.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from types import NoneType, UnionType
@@ -57,19 +57,75 @@ def structurer_for(into: type[T]) -> Callable[[dict[str, Any]], T]:
 def why(error: BaseException) -> str:
     """Put an error of a structurer into words that hold no value of the record."""
     if isinstance(error, cattrs.BaseValidationError):
-        reasons = cattrs.transform_error(error, path="profile")
+        reasons = cattrs.transform_error(error, path="profile", format_exception=_reason)
         more = f"; and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
         return "; ".join(reasons[:_REASONS]) + more
     return str(error)
 
 
+def _reason(error: BaseException, kind: Any) -> str:
+    """Leave out what the error itself says: it may quote the record."""
+    if kind is None:
+        return f"{type(error).__name__} when it was made"
+    if isinstance(error, KeyError):
+        return "required field missing"
+    name = kind.__name__ if isinstance(kind, type) else str(kind)
+    return f"invalid value for type, expected {name}"
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
     for kind, hook in _SCALARS.items():
-        converter.register_structure_hook(kind, hook)
+        converter.register_structure_hook(kind, _exactly(kind, hook))
     configure_union_passthrough(_JsonScalar, converter)
+    _guard_collections(converter)
     converter.register_structure_hook_factory(_is_class, _class_hook_factory(converter))
     return converter
+
+
+def _exactly(kind: Any, hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Make a hook go on to the subclass asked for, such as an enum of texts."""
+
+    def structure(value: Any, asked: Any) -> Any:
+        made = hook(value, asked)
+        return made if asked is kind else asked(made)
+
+    return structure
+
+
+def _guard_collections(converter: cattrs.Converter) -> None:
+    """Let collections be made of JSON's alone: cattrs takes text apart into letters."""
+    passed: set[Any] = set()
+
+    def is_guarded(kind: Any) -> bool:
+        if kind in passed:  # asked again by the guard itself, for the hook behind it
+            passed.remove(kind)
+            return False
+        return _json_collection(kind) is not None
+
+    def guard(kind: Any) -> Callable[[Any, Any], Any]:
+        needed = _json_collection(kind) or object
+        passed.add(kind)
+        make = converter.get_structure_hook(kind, cache_result=False)
+
+        def structure(value: Any, asked: Any) -> Any:
+            if not isinstance(value, needed):
+                raise TypeError("not such a collection")
+            return make(value, asked)
+
+        return structure
+
+    converter.register_structure_hook_factory(is_guarded, guard)
+
+
+def _json_collection(kind: Any) -> type | None:
+    """Return what JSON has for a declared collection: ``dict``, ``list``, or ``None`` for none."""
+    cls = get_origin(kind) or kind
+    if not isinstance(cls, type) or _is_class(kind) or issubclass(cls, str | bytes):
+        return None
+    if issubclass(cls, Mapping):
+        return dict
+    return list if issubclass(cls, Collection) else None
 
 
 def _class_hook_factory(
@@ -77,11 +133,13 @@ def _class_hook_factory(
 ) -> Callable[[Any], Callable[[Any, Any], Any]]:
     def factory(cls: Any) -> Callable[[Any, Any], Any]:
         fill: Callable[[dict[str, Any], Any], Any] = make_dict_structure_fn(cls, converter)
-        hints = get_type_hints(get_origin(cls) or cls)
+        fields = _defaults(get_origin(cls) or cls)
+        # attrs fields may have no annotation: anything goes.
+        hints = dict.fromkeys(fields, Any) | get_type_hints(get_origin(cls) or cls)
         nullable = {name for name in hints if _takes_none(hints[name])}
         absent = {
             name: _empty(hints[name])
-            for name, has_default in _defaults(get_origin(cls) or cls).items()
+            for name, has_default in fields.items()
             if not has_default and _may_be_absent(hints[name])
         }
 
@@ -122,13 +180,12 @@ def _takes_none(kind: Any) -> bool:
 
 
 def _may_be_absent(kind: Any) -> bool:
-    return _takes_none(kind) or (get_origin(kind) or kind) in {list, tuple, set, frozenset, dict}
+    return _takes_none(kind) or _json_collection(kind) is not None
 
 
 def _empty(kind: Any) -> Any:
-    if _takes_none(kind):
-        return None
-    return {} if (get_origin(kind) or kind) is dict else []
+    made_of = _json_collection(kind)
+    return None if _takes_none(kind) or made_of is None else made_of()
 
 
 def _str(value: Any, _: Any) -> str:

@@ -1,0 +1,23 @@
+"""What holds for every test: nothing blocks the event loop, and nothing is left behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+
+@pytest.fixture(autouse=True)
+def blocking_calls_fail() -> Iterator[BlockBuster]:
+    """A blocking call in the event loop fails the test that made it."""
+    with blockbuster_ctx() as blockbuster:
+        yield blockbuster
+
+
+@pytest.fixture
+async def nothing_left() -> AsyncIterator[None]:
+    """The test leaves no task behind."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, f"left behind: {left}"

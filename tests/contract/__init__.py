@@ -1,0 +1,1 @@
+"""What the client promises, held for both transports against the local Braze over real sockets."""

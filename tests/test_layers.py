@@ -1,0 +1,105 @@
+"""Imports run downward only. The table is the one of docs/architecture.md, edge by edge."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import braze_export
+
+PACKAGE = Path(braze_export.__file__).parent
+DOCS = PACKAGE.parent / "docs" / "architecture.md"
+
+#: Room to the rooms that it may import. Floors: a room imports from floors below its own only.
+FLOORS: list[list[str]] = [
+    ["_json", "_version", "errors"],
+    ["identifiers", "instances", "endpoints", "tasks", "models.fields", "models.timestamps"],
+    ["models.record", "wire"],
+    ["models.profile", "models.segments", "models.results", "answers"],
+    ["lenient", "structuring", "batching", "limits", "retry", "transports.aiohttp", "transports.httpx"],
+    ["codec", "fanout", "caller"],
+    ["narrowing", "exports"],
+    ["ids_export"],
+    ["resources.users", "resources.segments"],
+    ["client"],
+]  # fmt: skip
+APART = ("sandbox", "cli")
+PACKAGES = {"", "models", "resources", "transports"}
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(p for p in parts if p != "__init__")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    prefix = "braze_export."
+    return {m.removeprefix(prefix) for m in found if m.startswith(prefix)}
+
+
+FILES = {room(p): p for p in PACKAGE.rglob("*.py")}
+CORE = {name: path for name, path in FILES.items() if name.split(".")[0] not in APART}
+EDGES = {(name, target) for name, path in CORE.items() for target in imports(path)}
+
+
+def floor(name: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
+
+
+def test_every_room_has_its_floor() -> None:
+    assert sorted(CORE.keys() - PACKAGES) == sorted(r for rooms in FLOORS for r in rooms)
+
+
+@pytest.mark.parametrize("edge", sorted(e for e in EDGES if e[0] not in PACKAGES), ids="->".join)
+def test_imports_run_downward(edge: tuple[str, str]) -> None:
+    assert floor(edge[1]) < floor(edge[0])
+
+
+def test_the_packages_themselves_import_nothing_but_the_root() -> None:
+    assert {e for e in EDGES if e[0] in PACKAGES - {""}} == set()
+
+
+def test_the_root_imports_no_extra() -> None:
+    targets = {target for name, target in EDGES if name == ""}
+    assert not targets & {"transports.httpx", *APART}
+
+
+def test_the_sandbox_is_an_independent_witness() -> None:
+    for name, path in FILES.items():
+        if name.split(".")[0] == "sandbox":
+            assert all(t.split(".")[0] == "sandbox" for t in imports(path)), name
+
+
+def test_nothing_imports_the_command_line() -> None:
+    for name, path in FILES.items():
+        if name.split(".")[0] != "cli":
+            assert not any(t.split(".")[0] == "cli" for t in imports(path)), name
+
+
+def test_only_the_transports_import_an_http_library() -> None:
+    for name, path in CORE.items():
+        source = path.read_text("utf-8")
+        uses = any(f"import {lib}" in source for lib in ("aiohttp", "httpx"))
+        assert uses == (name in {"transports.aiohttp", "transports.httpx"}), name
+
+
+def test_rooms_can_be_read_at_one_sitting() -> None:
+    sizes = {name: len(path.read_text("utf-8").splitlines()) for name, path in FILES.items()}
+    assert {name: size for name, size in sizes.items() if size > 300} == {}
+
+
+def test_every_room_says_what_belongs_in_it() -> None:
+    assert [n for n, p in FILES.items() if not ast.get_docstring(ast.parse(p.read_text()))] == []
+
+
+def test_the_drawing_names_every_room() -> None:
+    drawing = DOCS.read_text("utf-8")
+    paths = (p.relative_to(PACKAGE).as_posix() for n, p in CORE.items() if n not in PACKAGES)
+    assert [path for path in paths if f"`{path}`" not in drawing] == []
