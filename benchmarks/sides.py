@@ -10,7 +10,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,7 +74,7 @@ async def hand_raw(url: str, count: int) -> int:
 
 async def bounded_typed(url: str, count: int) -> int:
     """The careful hand: 16 requests at once, nothing kept."""
-    return await _bounded(url, count, lambda user: None)
+    return await _bounded(url, count, lambda _: None)
 
 
 async def bounded_raw(url: str, count: int) -> int:
@@ -118,7 +118,7 @@ def _output() -> BinaryIO:
     return tempfile.TemporaryFile("w+b", dir=Path.cwd())
 
 
-SIDES: dict[str, Callable[[str, int], Awaitable[int]]] = {
+SIDES: dict[str, Callable[[str, int], Coroutine[Any, Any, int]]] = {
     f.__name__: f for f in (ours_typed, ours_raw, hand_typed, hand_raw, bounded_typed, bounded_raw)
 }
 
@@ -127,7 +127,7 @@ def main() -> None:
     """Run one side and print what it took."""
     name, url, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     began, used = time.perf_counter(), time.process_time()
-    users = asyncio.run(SIDES[name](url, count))  # type: ignore[arg-type]
+    users = asyncio.run(SIDES[name](url, count))
     print(
         json.dumps(
             {

@@ -6,7 +6,7 @@ by cattrs. Pure: no ``async``, no HTTP.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from attrs import frozen
@@ -48,6 +48,7 @@ class IdsAnswer:
 
 
 _ASIDE = ("invalid_user_ids", "errors")
+_TAKES_ALL: Final = (UserProfile, dict, bytes)
 _envelopes = msgspec.json.Decoder(_Envelope)
 _identities = msgspec.json.Decoder(_Identity)
 
@@ -126,12 +127,12 @@ def identity(raw: bytes | msgspec.Raw) -> tuple[str, ...]:
 def fields_of(into: type) -> tuple[str, ...] | None:
     """Return the field names of a class, to be asked for when the caller names none.
 
-    ``None`` for ``dict`` and ``UserProfile``, which take whatever comes.
+    ``None`` for ``UserProfile``, ``dict`` and ``bytes``, which take whatever comes.
 
     Raises:
         InputError: profiles cannot be put into such a class.
     """
-    return None if into is dict or into is UserProfile else field_names(into)
+    return None if any(into is kind for kind in _TAKES_ALL) else field_names(into)
 
 
 def decoder_for(into: type[T], endpoint: Endpoint) -> Callable[[msgspec.Raw], T]:
@@ -146,6 +147,8 @@ def decoder_for(into: type[T], endpoint: Endpoint) -> Callable[[msgspec.Raw], T]
         decode: Callable[[bytes], Any] = decode_profile
     elif into is dict:
         decode = _decode_dict
+    elif into is bytes:
+        decode = _check_object
     else:
         structure = structurer_for(into)
 
@@ -164,6 +167,12 @@ def decoder_for(into: type[T], endpoint: Endpoint) -> Callable[[msgspec.Raw], T]
             ) from error
 
     return decode_user
+
+
+def _check_object(raw: bytes) -> bytes:
+    if not raw.startswith(b"{"):
+        raise TypeError("it is no JSON object")
+    return raw
 
 
 def _decode_dict(raw: bytes) -> dict[str, Any]:

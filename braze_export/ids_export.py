@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 
 from braze_export.batching import BATCH_SIZE, Batch, Identifiers, batches, check_all
 from braze_export.caller import Caller
-from braze_export.codec import IdsAnswer, identity, split_ids_answer
+from braze_export.codec import IdsAnswer, decoder_for, identity, split_ids_answer
 from braze_export.endpoints import EXPORT_IDS
 from braze_export.errors import BrazeError, DecodeError, InputError
 from braze_export.fanout import fan_out
@@ -126,7 +126,7 @@ class IdsExport(Generic[T, F]):
 
     def raw(self) -> AsyncGenerator[bytes, None]:
         """Yield each user's JSON, exactly as Braze sent it, without decoding it."""
-        return self._begin(_only_records(self._items(bytes)))
+        return self._begin(_only_records(self._items(decoder_for(bytes, EXPORT_IDS))))
 
     async def collect(self) -> IdsResult[T]:
         """Return everything at once. Holds every profile in memory.

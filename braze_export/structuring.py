@@ -165,7 +165,7 @@ def _defaults(into: type) -> dict[str, bool]:
             for f in dataclasses.fields(into)
             if f.init
         }
-    raise InputError(f"into={into!r}: allowed are attrs classes, dataclasses and dict")
+    raise InputError(f"into={into!r}: allowed are attrs classes, dataclasses, dict and bytes")
 
 
 def _is_class(kind: Any) -> bool:

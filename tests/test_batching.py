@@ -120,7 +120,7 @@ def test_a_bad_item_is_named_by_position_and_not_by_value(bad: Any) -> None:
 def test_a_bad_item_costs_only_itself_when_going_on() -> None:
     units, stats = read(["a", 5, "b", None], keep_going=True)
 
-    failed = [u for u in units if isinstance(u, FailedBatch)]
+    failed: list[Any] = [u for u in units if isinstance(u, FailedBatch)]
     assert [u.identifiers for u in failed] == [(5,), (None,)]
     assert all(isinstance(u.error, InputError) for u in failed)
     assert [u.identifiers for u in units if isinstance(u, Batch)] == [("a", "b")]

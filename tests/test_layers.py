@@ -13,10 +13,11 @@ DOCS = PACKAGE.parent / "docs" / "architecture.md"
 #: Room to the rooms that it may import. Floors: a room imports from floors below its own only.
 FLOORS: list[list[str]] = [
     ["_json", "_version", "errors"],
-    ["identifiers", "instances", "endpoints", "tasks", "models.fields", "models.timestamps"],
-    ["models.record", "wire"],
+    ["identifiers", "instances", "endpoints", "tasks", "models.timestamps"],
+    ["models.fields", "models.record", "wire"],
     ["models.profile", "models.segments", "models.results", "answers"],
-    ["lenient", "structuring", "batching", "limits", "retry", "transports.aiohttp", "transports.httpx"],
+    ["lenient", "structuring", "batching", "limits", "retry"],
+    ["transports.aiohttp", "transports.httpx"],
     ["codec", "fanout", "caller"],
     ["narrowing", "exports"],
     ["ids_export"],

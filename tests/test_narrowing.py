@@ -43,6 +43,10 @@ def outcomes(braze: Braze, *batches: Batch | FailedBatch, keep_going: bool = Tru
     return virtual.run(main)
 
 
+def users(outcome: Outcome) -> list[Any]:
+    return outcome.users
+
+
 def failed(outcome: Outcome) -> set[Any]:
     return {i for failure in outcome.failed for i in failure.identifiers}
 
@@ -55,7 +59,7 @@ def test_one_bad_identifier_costs_one_identifier(guilty: set[str], first_accepte
 
     assert failed(outcome) == guilty
     assert all(len(f.identifiers) == 1 for f in outcome.failed)
-    assert set(outcome.users) == set(FIFTY) - guilty
+    assert set(users(outcome)) == set(FIFTY) - guilty
 
 
 def test_one_guilty_identifier_is_found_with_few_requests() -> None:
@@ -78,7 +82,7 @@ def test_other_errors_are_not_narrowed() -> None:
 
 def test_a_refused_shape_is_narrowed_once_and_not_for_every_batch() -> None:
     batches = [Batch(tuple(f"{b}-{n}" for n in range(50))) for b in range(10)]
-    braze = Braze({i for b in batches for i in b.identifiers})
+    braze = Braze({str(i) for b in batches for i in b.identifiers})
 
     everything = outcomes(braze, *batches)
 
@@ -90,7 +94,7 @@ def test_once_a_request_was_accepted_every_batch_is_narrowed() -> None:
     batches = [Batch(("ok",)), Batch(("x", "y")), Batch(("x", "z"))]
     last = outcomes(Braze({"x"}), *batches)[-1]
     assert failed(last) == {"x"}
-    assert last.users == ["z"]
+    assert users(last) == ["z"]
 
 
 def test_when_not_going_on_the_first_guilty_one_is_enough() -> None:
@@ -109,7 +113,7 @@ def test_an_error_of_another_kind_while_narrowing_costs_that_part() -> None:
 
     (outcome,) = outcomes(Shaky({"u1"}), Batch(FIFTY))
     assert failed(outcome) == {"u1", *FIFTY[25:]}
-    assert set(outcome.users) == set(FIFTY[:25]) - {"u1"}
+    assert set(users(outcome)) == set(FIFTY[:25]) - {"u1"}
 
 
 def test_what_could_not_be_sent_is_passed_on() -> None:

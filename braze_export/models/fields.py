@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 
 from braze_export.errors import InputError, UnknownFieldWarning
+from braze_export.identifiers import check_name
 
 
 class ExportField(StrEnum):
@@ -72,7 +73,8 @@ def check_fields(fields: Iterable[str], *, stacklevel: int = 3) -> tuple[str, ..
 
     Args:
         fields: names, as ``ExportField`` or ``str``.
-        stacklevel: how many calls up the warning points to.
+        stacklevel: what the warning points to, counted as ``warnings.warn`` does: 1 is this
+            function, 2 its caller.
 
     Raises:
         InputError: a bare string, nothing at all, or something that is no name.
@@ -88,15 +90,13 @@ def check_fields(fields: Iterable[str], *, stacklevel: int = 3) -> tuple[str, ..
         raise InputError(
             f"fields must be a list of names, not of type {type(fields).__name__}"
         ) from None
-    for name in given:
-        if not isinstance(name, str) or not name.strip():
-            raise InputError(f"fields holds {name!r}: every name must be a string, not empty")
-    names = tuple(dict.fromkeys(ARRIVES_WITH.get(name, str(name)) for name in given))
+    checked = [check_name(name, "a name in fields") for name in given]
+    names = tuple(dict.fromkeys(str(ARRIVES_WITH.get(name, name)) for name in checked))
     if not names:
         raise InputError("fields is empty: name at least one field, or leave fields out")
     for name in names:
-        _warn_if_misspelt(name, stacklevel + 1)
-    return tuple(str(name) for name in names)
+        _warn_if_misspelt(name, stacklevel)
+    return names
 
 
 def costs_fast_tier(fields: tuple[str, ...] | None) -> bool:

@@ -8,10 +8,10 @@ https://www.braze.com/docs/api/endpoints/export/user_data/post_users_identifier#
 from datetime import date
 from typing import Any
 
-import msgspec
 from msgspec import field
 
-from braze_export._json import loads
+from braze_export._json import dumps, loads
+from braze_export.errors import DecodeError
 from braze_export.identifiers import UserAlias
 from braze_export.models.record import Record
 from braze_export.models.timestamps import IsoTimestamp, Timestamp
@@ -182,7 +182,7 @@ class UserProfile(Record, frozen=True, eq=False, gc=True):
 
         For a profile that was made by hand: its attributes as JSON.
         """
-        return self._raw or msgspec.json.encode(self._values())
+        return self._raw or dumps(self._values())
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -191,16 +191,28 @@ class UserProfile(Record, frozen=True, eq=False, gc=True):
         A value of an undocumented type stands here as Braze sent it, and the attribute holds
         as much of it as fits, so that attributes never hold anything but their declared type.
         Decoded anew at each access.
+
+        Raises:
+            DecodeError: an unknown key holds what Python cannot hold, such as a number of more
+                than 4300 digits.
         """
         if not self._raw:
             return {}
-        known = set(self.__struct_fields__) - self._misfits
-        return {key: value for key, value in loads(self._raw).items() if key not in known}
+        try:
+            sent = loads(self._raw)
+        except ValueError as error:
+            unreadable = DecodeError(f"unknown keys of a user cannot be read: {error}")
+            unreadable.raw = self._raw
+            raise unreadable from error
+        known = set(self._names()) - self._misfits
+        return {key: value for key, value in sent.items() if key not in known}
+
+    def _names(self) -> list[str]:
+        return [name for name in self.__struct_fields__ if not name.startswith("_")]
 
     def _values(self) -> dict[str, Any]:
         """Return what is there, without the keys that Braze would leave out."""
-        names = (name for name in self.__struct_fields__ if not name.startswith("_"))
-        values = {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in self._names()}
         return {name: value for name, value in values.items() if value not in (None, (), {})}
 
     def __eq__(self, other: object) -> bool:
@@ -211,5 +223,6 @@ class UserProfile(Record, frozen=True, eq=False, gc=True):
     __hash__ = None  # type: ignore[assignment] # holds dictionaries
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self._values().items())
-        return f"UserProfile({shown})"
+        extra = self.extra
+        shown = self._values() | ({"extra": extra} if extra else {})
+        return f"UserProfile({', '.join(f'{name}={value!r}' for name, value in shown.items())})"

@@ -6,22 +6,29 @@ made of some 150 objects, and msgspec fills its own structs twice as fast as slo
 classes, whose fields it has to set and look up one by one.
 """
 
+from datetime import datetime
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 import attrs
 import msgspec
+
+from braze_export.models.timestamps import Timestamp
+
+#: Our own type is for our own decoder; everyone else knows ``datetime``.
+_PLAIN: dict[Any, Any] = {Timestamp | None: datetime | None}
 
 
 @cache
 def _attrs_fields(cls: type[msgspec.Struct]) -> Any:
     """Return the public fields as attrs describes them."""
+    hints = get_type_hints(cls)
     described = {
         f.name: attrs.field(
             default=attrs.Factory(f.default_factory)
             if f.default_factory is not msgspec.NODEFAULT
             else f.default,
-            type=f.type,
+            type=_PLAIN.get(hints[f.name], hints[f.name]),
         )
         for f in msgspec.structs.fields(cls)
         if not f.name.startswith("_")

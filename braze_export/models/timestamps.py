@@ -43,7 +43,7 @@ def parse_moment(moment: datetime | str, name: str) -> datetime:
     """Return an aware ``datetime`` in UTC from one, or from ISO 8601 text with an offset.
 
     Raises:
-        InputError: naive or malformed.
+        InputError: naive, malformed, or in no year that UTC has.
     """
     allowed = "allowed are a datetime with a time zone, or text such as '2026-01-31T00:00:00+00:00'"
     if isinstance(moment, str):
@@ -53,6 +53,9 @@ def parse_moment(moment: datetime | str, name: str) -> datetime:
             raise InputError(f"{name} {moment!r} is no ISO 8601 time: {allowed}") from None
     if not isinstance(moment, datetime):
         raise InputError(f"{name} is of type {type(moment).__name__}: {allowed}")
-    if moment.tzinfo is None:
+    if moment.utcoffset() is None:
         raise InputError(f"{name} {moment.isoformat()} has no time zone: {allowed}")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InputError(f"{name} {moment.isoformat()} is out of range: {allowed}") from None

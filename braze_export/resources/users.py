@@ -88,10 +88,10 @@ class Users:
                 Read only as far ahead as requests are under way, so a file of any size will
                 do. An identifier that was read shortly before is not asked for again.
             fields: what to export, as ``ExportField`` or ``str``. Without, the fields of
-                ``into``, or everything for ``UserProfile`` and ``dict``. Workspaces made on or
+                ``into``, or everything where it is no class of yours. Workspaces made on or
                 after 2024-08-22 must name fields.
-            into: ``UserProfile``, ``dict``, or your own attrs class or dataclass, whose field
-                names are those of the profile.
+            into: ``UserProfile``, your own attrs class or dataclass, whose field names are those
+                of the profile, ``dict``, or ``bytes`` for each user's JSON as Braze sent it.
             concurrency: requests under way at once.
             ordered: yield in the order of the requests, not as the answers come.
             on_error: ``"raise"``: raise the first error, after everything that had come was
@@ -252,7 +252,7 @@ class Users:
 def _export_options(
     fields: Iterable[str], callback_url: str | None, output_format: str | None
 ) -> dict[str, Any]:
-    body: dict[str, Any] = {"fields_to_export": check_fields(fields, stacklevel=5)}
+    body: dict[str, Any] = {"fields_to_export": check_fields(fields, stacklevel=4)}
     if callback_url is not None:
         body["callback_endpoint"] = _check_callback(callback_url)
     if output_format is not None:

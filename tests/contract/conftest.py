@@ -37,7 +37,7 @@ async def connect(make_transport: Callable[..., Transport]) -> AsyncIterator[Con
     async with AsyncExitStack() as stack:
 
         def connect(sandbox: Sandbox, **options: Any) -> BrazeClient:
-            defaults = {"retry": QUICK, "transport": make_transport()}
+            defaults: dict[str, Any] = {"retry": QUICK, "transport": make_transport()}
             client = BrazeClient(sandbox.api_key, sandbox.url, **(defaults | options))
             stack.push_async_callback(client.aclose)
             return client

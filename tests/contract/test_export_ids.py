@@ -20,6 +20,7 @@ from braze_export import (
     DeviceId,
     EmailAddress,
     FailedBatch,
+    Identifier,
     IdsResult,
     InputError,
     InvalidUserId,
@@ -78,7 +79,7 @@ async def test_without_fields_none_are_sent(braze: BrazeClient, sandbox: Sandbox
 
 async def test_every_kind_of_identifier(braze: BrazeClient, sandbox: Sandbox) -> None:
     person = sandbox.user(7)
-    kinds = [
+    kinds: list[Identifier] = [
         person.external_id,
         UserAlias(person.alias.name, person.alias.label),
         BrazeId(sandbox.user(8).braze_id),
@@ -92,7 +93,7 @@ async def test_every_kind_of_identifier(braze: BrazeClient, sandbox: Sandbox) ->
 
 
 async def test_unknown_identifiers_of_every_kind_are_named_as_asked(braze: BrazeClient) -> None:
-    kinds = [
+    kinds: list[Identifier] = [
         "nobody",
         UserAlias("no", "one"),
         BrazeId("0"),
@@ -193,6 +194,16 @@ async def test_into_a_class_asks_for_its_fields(braze: BrazeClient, sandbox: San
     ]  # fmt: skip
     mine = (await braze.users.export_ids(ids(20), into=Mine).collect()).users
     assert all(isinstance(m.custom_attributes, Attributes) for m in mine)
+
+
+async def test_into_bytes_gives_raw_json_beside_unknown_ids(
+    braze: BrazeClient, sandbox: Sandbox
+) -> None:
+    items = [item async for item in braze.users.export_ids(["u1", "nobody"], into=bytes)]
+    raws = [item for item in items if isinstance(item, bytes)]
+    assert [json.loads(raw)["external_id"] for raw in raws] == ["u1"]
+    assert [i for i in items if not isinstance(i, bytes)] == [InvalidUserId("nobody")]
+    assert "fields_to_export" not in sandbox.log[-1].body
 
 
 async def test_into_dict(braze: BrazeClient) -> None:
@@ -310,14 +321,14 @@ async def test_leaving_the_loop_early_leaves_nothing_behind(
 async def test_a_block_left_early_has_ended_its_requests(
     braze: BrazeClient, sandbox: Sandbox
 ) -> None:
-    class Own(Exception):
+    class OwnError(Exception):
         pass
 
-    with pytest.raises(Own):
+    with pytest.raises(OwnError):
         async with braze.users.export_ids(ids(1000), concurrency=8) as export:
             async for _ in export:
                 assert at_work()
-                raise Own
+                raise OwnError
     assert not at_work()
 
 

@@ -7,6 +7,8 @@ from braze_export import BadRequestError, BrazeClient, DecodeError, InputError, 
 from braze_export.sandbox import Fault, Sandbox
 from tests.contract.conftest import Connect
 
+DEFAULTS: dict[str, Any] = {"segment_id": "s", "length": 7}
+
 
 @pytest.mark.parametrize(("count", "requests"), [(0, 1), (3, 1), (100, 2), (250, 3)])
 async def test_all_pages_come(connect: Connect, count: int, requests: int) -> None:
@@ -111,7 +113,7 @@ async def test_bad_arguments_are_refused_before_anything_is_sent(
     braze: BrazeClient, sandbox: Sandbox, options: dict[str, Any]
 ) -> None:
     with pytest.raises(InputError):
-        await braze.segments.data_series(**({"segment_id": "s", "length": 7} | options))
+        await braze.segments.data_series(**(DEFAULTS | options))
     assert sandbox.counters.requests == 0
 
 

@@ -12,7 +12,7 @@ from .conftest import IDS, Client, Connect
 
 async def until(condition: Any) -> None:
     """Let the server notice."""
-    while not condition():  # noqa: ASYNC110 - nothing in the sandbox tells of it
+    while not condition():
         await asyncio.sleep(0)
 
 

@@ -1,0 +1,212 @@
+"""How far a long export is: live on a terminal, plain lines elsewhere."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from attrs import define, field, frozen
+from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Column
+
+from braze_export import ExportStats
+from braze_export.cli.screen import Screen, count, is_live
+
+_LIVE_TICK: Final = 0.1
+_PLAIN_TICK: Final = 1.0
+_LONGEST_PLAIN_TICK: Final = 60.0
+_WINDOW: Final = 30.0  # seconds that the rate is measured over
+
+
+@frozen
+class Reading:
+    """How far it is at one moment.
+
+    Attributes:
+        done: identifiers answered.
+        total: of all identifiers, ``None`` while nobody knows.
+        exact: whether the total is counted, not guessed.
+        requests: sent.
+        again: of these, those that were sent again.
+    """
+
+    done: int
+    total: int | None
+    exact: bool
+    requests: int
+    again: int
+
+    @classmethod
+    def of(cls, stats: ExportStats, total: int | None, *, exact: bool = True) -> "Reading":
+        """Read the counters of an export. What was asked for counts once it was answered."""
+        answered = stats.users + stats.invalid_user_ids + stats.failed + stats.unaccounted
+        # One e-mail address may give several users, so that more comes back than was asked for.
+        done = min(answered, stats.identifiers) + stats.duplicates
+        return cls(done, total, exact, stats.requests, stats.retries)
+
+
+@define
+class Pace:
+    """The rate of late: what the rate limit grants now, not what its first burst let through."""
+
+    _marks: deque[tuple[float, int]] = field(factory=deque)
+
+    def mark(self, now: float, done: int) -> None:
+        """Note how much is done by now."""
+        self._marks.append((now, done))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= _WINDOW:
+            self._marks.popleft()
+
+    @property
+    def rate(self) -> float:
+        """Done per second."""
+        (began, before), (now, done) = self._marks[0], self._marks[-1]
+        return (done - before) / (now - began) if now > began else 0.0
+
+    def left(self, reading: Reading) -> float | None:
+        """Return the seconds to go, if they can be told."""
+        if reading.total is None or reading.done >= reading.total or not self.rate:
+            return None
+        return (reading.total - reading.done) / self.rate
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people write it: ``4 s``, ``2:05``, ``1:02:05``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, minutes = divmod(whole // 60, 60)
+    clock = f"{minutes:02}" if hours else f"{minutes}"
+    return f"{hours}:{clock}:{whole % 60:02}" if hours else f"{clock}:{whole % 60:02}"
+
+
+class _Display(Protocol):
+    tick: float
+
+    def show(self, reading: Reading, pace: Pace, elapsed: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Live:
+    """A line that is drawn anew."""
+
+    tick = _LIVE_TICK
+
+    def __init__(self, screen: Screen) -> None:
+        self._bars = RichProgress(
+            SpinnerColumn(finished_text="✓"),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
+            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)),
+            console=screen.err,
+            auto_refresh=False,  # or it would draw in a thread of its own
+            expand=True,
+        )
+        self._narrow = screen.err.width < 78
+        self._task = self._bars.add_task("", total=None, text="")
+        self._bars.start()
+
+    def show(self, reading: Reading, pace: Pace, elapsed: float) -> None:
+        parts = _parts(reading, pace, narrow=self._narrow)
+        if pace.left(reading) is None:
+            parts.append(duration(elapsed))
+        text = " · ".join(parts)
+        self._bars.update(self._task, completed=reading.done, total=reading.total, text=text)
+        self._bars.refresh()
+
+    def close(self) -> None:
+        self._bars.stop()
+
+
+class _Plain:
+    """A line now and then, ever more rarely: a log of an hour is not to be drowned."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.tick = _PLAIN_TICK
+        self._screen = screen
+
+    def show(self, reading: Reading, pace: Pace, elapsed: float) -> None:
+        if elapsed < _PLAIN_TICK:
+            return  # over before it was long; the summary is enough
+        parts = ", ".join(_parts(reading, pace, narrow=False))
+        self._screen.say(f"[{elapsed:5.1f} s] {parts}")
+        self.tick = min(max(_PLAIN_TICK, elapsed / 10), _LONGEST_PLAIN_TICK)
+
+    def close(self) -> None:
+        pass
+
+
+class _Silent:
+    tick = _LONGEST_PLAIN_TICK
+
+    def show(self, reading: Reading, pace: Pace, elapsed: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _parts(reading: Reading, pace: Pace, *, narrow: bool) -> list[str]:
+    of = "" if reading.total is None else f"/{'' if reading.exact else '~'}{reading.total:,}"
+    parts = [f"{reading.done:,}{of} ids", f"{pace.rate:,.0f}/s"]
+    if not narrow:
+        again = f" ({reading.again:,} again)" if reading.again else ""
+        parts.append(f"{count(reading.requests, 'request')}{again}")
+    left = pace.left(reading)
+    if left is not None:
+        parts.append(f"{duration(left)} left")
+    return parts
+
+
+class Progress:
+    """Shows readings while its ``async with`` block runs, and a last one at its end.
+
+    Args:
+        screen: where.
+        read: takes a reading.
+        shown: false for silence.
+    """
+
+    def __init__(self, screen: Screen, read: Callable[[], Reading], *, shown: bool = True) -> None:
+        self._screen = screen
+        self._read = read
+        self._shown = shown
+        self._pace = Pace()
+
+    async def __aenter__(self) -> Self:
+        self._clock = asyncio.get_running_loop().time
+        self._began = self._clock()
+        self._pace.mark(self._began, 0)
+        self._display = self._make_display()
+        self._ticker = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ticker.cancel()
+        await asyncio.gather(self._ticker, return_exceptions=True)
+        try:
+            self._show()
+        finally:
+            self._display.close()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._display.tick)
+            self._show()
+
+    def _show(self) -> None:
+        now, reading = self._clock(), self._read()
+        self._pace.mark(now, reading.done)
+        self._display.show(reading, self._pace, now - self._began)
+
+    def _make_display(self) -> _Display:
+        if not self._shown:
+            return _Silent()
+        return _Live(self._screen) if is_live(stderr=True) else _Plain(self._screen)

@@ -1,0 +1,97 @@
+"""Development sessions. ``nox`` runs them all but the benchmarks."""
+
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import nox
+
+PROJECT = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
+#: The classifiers are the one list of Python versions.
+PYTHONS = [
+    found[1]
+    for classifier in PROJECT["classifiers"]
+    if (found := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", classifier))
+]
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False  # a machine without one skips it and says so
+nox.options.sessions = ["lint", "typing", "tests", "oldest", "wheel"]
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests on every installed Python of the classifiers."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-q", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def coverage(session: nox.Session) -> None:
+    """Run the tests and hold the coverage of branches."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-q", "--cov", "--cov-fail-under=95", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install("-e", ".[dev]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=PYTHONS[0])
+def typing(session: nox.Session) -> None:
+    """Check the types, strictly."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS[0])
+def oldest(session: nox.Session) -> None:
+    """Run the tests with the oldest versions that the core dependencies allow."""
+    pinned = [d.replace(">=", "==") for d in PROJECT["dependencies"]]
+    pinned += [d.replace(">=", "==") for d in PROJECT["optional-dependencies"]["httpx"]]
+    session.install("-e", ".[test]")
+    session.install(*pinned)
+    session.run("pytest", "-q", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def wheel(session: nox.Session) -> None:
+    """Install the built wheel without extras, as a user would, and use it outside the checkout."""
+    dist = Path(session.create_tmp()).resolve() / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build")
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist))
+    (built,) = dist.glob("*.whl")
+    session.install("--force-reinstall", str(built))
+    session.chdir(dist)
+    session.run("python", "-W", "error", "-c", _USE)
+    # Without the extra the command line says what to install, and leaves with 2.
+    session.run("braze-export", "--help", success_codes=[2])
+    session.install(f"{built}[cli]")
+    session.run("braze-export", "--help")
+    session.run("braze-export", "demo", "--ids", "500")
+
+
+@nox.session(python=PYTHONS[0])
+def bench(session: nox.Session) -> None:
+    """Measure against hand-written code, and print the table."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "benchmarks")
+
+
+_USE = """
+import asyncio
+from braze_export import BrazeClient
+from braze_export.sandbox import Sandbox
+
+async def main():
+    async with Sandbox(users=100) as sandbox, BrazeClient(sandbox.api_key, sandbox.url) as braze:
+        assert len((await braze.users.export_ids(sandbox.external_ids()).collect()).users) == 100
+
+asyncio.run(main())
+"""
