@@ -28,7 +28,7 @@ class AiohttpTransport:
     def __init__(self, session: aiohttp.ClientSession | None = None) -> None:
         if session is not None and not session.auto_decompress:
             raise InputError("the aiohttp session must not have auto_decompress=False")
-        if session is not None and session.auth is not None:
+        if getattr(session, "auth", None) is not None:  # gone in aiohttp 4
             raise InputError("the aiohttp session must not have auth=: it would replace the key")
         self._session = session
         self._owned = session is None

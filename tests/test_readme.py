@@ -1,0 +1,92 @@
+"""What the README shows is run: Python blocks as scripts, our commands as they stand."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+SCRIPTS = [code for language, code in BLOCKS if language == "python"]
+COMMANDS = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
+OURS = [line for line in COMMANDS if line.startswith("braze-export")]
+SET_UP = [line for line in COMMANDS if line.startswith("python -m pip install -e")]
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    """The environment of a user whose Braze is the local one."""
+    command = [sys.executable, "-m", "braze_export.sandbox", "--until-stdin-closes"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        yield {
+            **os.environ,
+            "BRAZE_API_KEY": said["api_key"],
+            "BRAZE_REST_ENDPOINT": said["url"],
+            "PYTHONWARNINGS": "error",
+        }
+        process.stdin.close()
+        process.wait(10)
+
+
+def run(command: list[str], environment: dict[str, str], place: Path) -> str:
+    done = subprocess.run(
+        command, env=environment, cwd=place, capture_output=True, text=True, check=False, timeout=25
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("number", range(len(SCRIPTS)))
+def test_scripts_run(number: int, environment: dict[str, str], tmp_path: Path) -> None:
+    out = run([sys.executable, "-c", SCRIPTS[number]], environment, tmp_path)
+    assert out.strip()
+
+
+def test_scripts_do_what_they_are_shown_for(environment: dict[str, str], tmp_path: Path) -> None:
+    many, one, own, long, tests = (
+        run([sys.executable, "-c", script], environment, tmp_path) for script in SCRIPTS
+    )
+    assert many.count("unknown:") == 1
+    assert "users=200" in many
+    assert "user1@" in one
+    assert "None" in one
+    assert own.count("Customer(") == 2
+    assert "nobody" in own
+    assert "5000 users; 0 batches" in long
+    assert (tmp_path / "users.ndjson").read_bytes().count(b"\n") == 5000
+    assert "1000 users in 21 requests" in tests
+
+
+@pytest.mark.parametrize("line", OURS)
+def test_commands_run(line: str, environment: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "braze_export.cli", *shlex.split(line)[1:]]
+    assert run(command, environment, tmp_path).strip()
+
+
+def test_the_two_set_up_commands_come_first() -> None:
+    assert COMMANDS[:2] == SET_UP[:2]
+    demo, tests = SET_UP[:2]
+    assert demo.endswith("&& braze-export demo")
+    assert tests.endswith("&& python -m pytest")
+
+
+def test_the_gate_calls_the_test_command_as_it_stands() -> None:
+    assert SET_UP[1] in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert targets
+    assert [t for t in targets if not (ROOT / t).exists()] == []

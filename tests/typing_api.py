@@ -1,0 +1,141 @@
+"""Every legal way to call the public API, for the type checker alone: this file is never run."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, assert_type
+
+import aiohttp
+import httpx
+
+from braze_export import (
+    AiohttpTransport,
+    BrazeClient,
+    BrazeId,
+    DeviceId,
+    EmailAddress,
+    ExportField,
+    ExportJob,
+    FailedBatch,
+    Identifier,
+    IdsExport,
+    IdsResult,
+    InvalidUserId,
+    Limits,
+    PhoneNumber,
+    RateLimit,
+    RetryPolicy,
+    Segment,
+    SegmentDetails,
+    SegmentSize,
+    Timeouts,
+    UserAlias,
+    UserProfile,
+)
+from braze_export.sandbox import Sandbox
+from braze_export.transports.httpx import HttpxTransport
+
+
+@dataclass
+class Mine:
+    email: str | None = None
+
+
+def clients(session: aiohttp.ClientSession, client: httpx.AsyncClient) -> list[BrazeClient]:
+    return [
+        BrazeClient("key", "US-01"),
+        BrazeClient(api_key="key", base_url="https://rest.iad-01.braze.com"),
+        BrazeClient("key", "EU-01", limits=Limits.new_workspace()),
+        BrazeClient("key", "EU-01", limits=Limits(ids=RateLimit(250, 60))),
+        BrazeClient("key", "EU-01", limits=Limits(default=RateLimit(1000, 3600.0))),
+        BrazeClient("key", "EU-01", retry=RetryPolicy(max_attempts=3, max_seconds=10)),
+        BrazeClient("key", "EU-01", timeouts=Timeouts(connect=5, read=30, total=60)),
+        BrazeClient("key", "EU-01", transport=AiohttpTransport()),
+        BrazeClient("key", "EU-01", transport=AiohttpTransport(session)),
+        BrazeClient("key", "EU-01", transport=HttpxTransport()),
+        BrazeClient("key", "EU-01", transport=HttpxTransport(client)),
+        BrazeClient("key", "http://gateway.internal", allow_insecure_http=True),
+        BrazeClient.from_env(),
+        BrazeClient.from_env(limits=Limits.new_workspace(), retry=RetryPolicy()),
+    ]
+
+
+async def source() -> AsyncIterator[Identifier]:
+    yield "u1"
+    yield UserAlias("name", "label")
+
+
+async def export_ids(braze: BrazeClient) -> None:
+    users = braze.users
+    everything: list[Identifier] = [
+        "u1", UserAlias("n", "l"), BrazeId("b"), DeviceId("d"), EmailAddress("e"), PhoneNumber("p"),
+    ]  # fmt: skip
+    assert_type(users.export_ids(everything), IdsExport[UserProfile])
+    assert_type(users.export_ids(source()), IdsExport[UserProfile])
+    assert_type(users.export_ids({"u1", "u2"}, into=Mine), IdsExport[Mine])
+    assert_type(users.export_ids(iter(["u1"]), into=bytes), IdsExport[bytes])
+    assert_type(users.export_ids(["u1"], into=dict), IdsExport[dict[Any, Any]])
+    assert_type(users.export_ids(["u1"], on_error="yield"), IdsExport[UserProfile, FailedBatch])
+    assert_type(users.export_ids(["u1"], into=Mine, on_error="yield"), IdsExport[Mine, FailedBatch])
+    users.export_ids(("u1",), fields=[ExportField.EMAIL, "phone"], concurrency=8, ordered=True)
+
+    async for item in users.export_ids(["u1"]):
+        assert_type(item, UserProfile | InvalidUserId)
+    async for either in users.export_ids(["u1"], on_error="yield", into=Mine):
+        match either:
+            case InvalidUserId(identifier=identifier):
+                assert_type(identifier, Identifier)
+            case FailedBatch(identifiers=identifiers):
+                assert_type(identifiers, tuple[Identifier, ...])
+            case mine:
+                assert_type(mine, Mine)
+    async with users.export_ids(["u1"]) as export:
+        async for profile in export.profiles():
+            assert_type(profile, UserProfile)
+    async for raw in users.export_ids(["u1"]).raw():
+        assert_type(raw, bytes)
+    result = await users.export_ids(["u1"], into=Mine).collect()
+    assert_type(result, IdsResult[Mine])
+    assert_type(result.users, list[Mine])
+    assert_type(result.invalid_user_ids, list[Identifier])
+    assert_type(export.invalid_user_ids, tuple[Identifier, ...])
+    assert_type(export.failed, tuple[FailedBatch, ...])
+    assert_type(export.stats.users, int)
+
+
+async def the_rest(braze: BrazeClient) -> None:
+    assert_type(await braze.users.get("u1"), UserProfile | None)
+    assert_type(await braze.users.get(EmailAddress("e"), fields=["email"]), UserProfile | None)
+    assert_type(await braze.users.get("u1", into=Mine), Mine | None)
+    job = await braze.users.export_segment(
+        "segment",
+        fields=["email"],
+        custom_attributes=["a"],
+        callback_url="https://example.com",
+        output_format="gzip",
+    )
+    assert_type(job, ExportJob)
+    assert_type(job.url, str | None)
+    assert_type(await braze.users.export_global_control_group(fields=["email"]), ExportJob)
+    await braze.users.cancel_segment_export("segment")
+    async for segment in braze.segments.list(sort_direction="desc"):
+        assert_type(segment, Segment)
+    assert_type(await braze.segments.details("segment"), SegmentDetails)
+    end = datetime(2026, 1, 1, tzinfo=UTC)
+    series = await braze.segments.data_series("segment", length=300, ending_at=end)
+    assert_type(series, list[SegmentSize])
+    await braze.segments.data_series("segment", length=7, ending_at="2026-01-01T00:00:00Z")
+
+
+async def profile(user: UserProfile) -> None:
+    assert_type(user.email, str | None)
+    assert_type(user.created_at, datetime | None)
+    assert_type(user.custom_events[0].count, int | None)
+    assert_type(user.raw, bytes)
+    assert_type(user.extra, dict[str, Any])
+
+
+async def sandbox() -> None:
+    async with Sandbox(users=10) as sandbox, BrazeClient(sandbox.api_key, sandbox.url) as braze:
+        assert_type(sandbox.counters.requests, int)
+        await braze.users.get("u1")
