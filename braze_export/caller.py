@@ -24,6 +24,7 @@ from braze_export.retry import RetryPolicy
 from braze_export.wire import ApiKey, Request, Timeouts, Transport
 
 R = TypeVar("R")
+_LARGE = 200_000  # bytes of an answer whose decoding the event loop would feel
 _log = logging.getLogger("braze_export")
 
 
@@ -60,6 +61,7 @@ class Caller:
     timeouts: Timeouts
     user_agent: str
     wall_clock: Callable[[], float] = field(default=time.time, repr=False)
+    _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False, repr=False)
 
     async def call(
         self,
@@ -67,7 +69,7 @@ class Caller:
         decode: Callable[[bytes, Endpoint], R],
         *,
         params: Mapping[str, str | int] | None = None,
-        body: dict[str, Any] | None = None,
+        content: dict[str, Any] | None = None,
         fast: bool = False,
         meter: Meter | None = None,
     ) -> R:
@@ -77,7 +79,7 @@ class Caller:
             endpoint: what to call.
             decode: makes the result of the answer's body; a ``DecodeError`` of its is retried.
             params: the query.
-            body: sent as JSON.
+            content: sent as JSON.
             fast: whether the request's shape is that of the fast tier.
             meter: is told of every request sent.
 
@@ -85,7 +87,7 @@ class Caller:
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
         """
-        request = self._request(endpoint, params, body)
+        request = self._request(endpoint, params, content)
         pool = self.limits.pool_of(endpoint, fast=fast)
         loop = asyncio.get_running_loop()
         began: float | None = None
@@ -95,7 +97,13 @@ class Caller:
             await self.limiter.acquire(pool)
             began = loop.time() if began is None else began
             try:
-                return decode(await self._send(request, pool, attempt, meter), endpoint)
+                body = await self._send(request, pool, attempt, meter)
+                if len(body) < _LARGE:
+                    return decode(body, endpoint)
+                # Large answers may have come together: each has a turn of the loop to itself.
+                async with self._turn:
+                    await asyncio.sleep(0)
+                    return decode(body, endpoint)
             except (TransportError, APIError) as error:
                 error.attempts = attempt
                 elapsed = loop.time() - began
@@ -133,7 +141,7 @@ class Caller:
         self,
         endpoint: Endpoint,
         params: Mapping[str, str | int] | None,
-        body: dict[str, Any] | None,
+        content: dict[str, Any] | None,
     ) -> Request:
         query = f"?{urlencode(params)}" if params else ""
         return Request(
@@ -142,7 +150,7 @@ class Caller:
             key=self.key,
             user_agent=self.user_agent,
             timeouts=self.timeouts,
-            body=None if body is None else msgspec.json.encode(body),
+            body=None if content is None else msgspec.json.encode(content),
         )
 
 

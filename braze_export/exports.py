@@ -49,4 +49,4 @@ async def start(
             raise decode_error("the answer has no object_prefix", endpoint=endpoint, raw=raw)
         return ExportJob(object_prefix=prefix, url=url or None, segment_id=segment_id)
 
-    return await caller.call(endpoint, job, body=body)
+    return await caller.call(endpoint, job, content=body)

@@ -28,7 +28,7 @@ T = TypeVar("T", default=UserProfile)
 F = TypeVar("F", default=Never)
 X = TypeVar("X")
 
-_TURN: Final = 0.002  # seconds of decoding after which other tasks get their turn
+_TURN: Final = 0.001  # seconds of decoding after which other tasks get their turn
 _KEPT_ERRORS: Final = 100
 _log = logging.getLogger("braze_export")
 
@@ -64,7 +64,7 @@ class Plan(Generic[T]):
             body["fields_to_export"] = self.fields
         fast = not costs_fast_tier(self.fields)
         return await self.caller.call(
-            EXPORT_IDS, split_ids_answer, body=body, fast=fast, meter=stats
+            EXPORT_IDS, split_ids_answer, content=body, fast=fast, meter=stats
         )
 
     def outcomes(

@@ -77,6 +77,7 @@ def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
     for kind, hook in _SCALARS.items():
         converter.register_structure_hook(kind, _exactly(kind, hook))
+    converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
     configure_union_passthrough(_JsonScalar, converter)
     _guard_collections(converter)
     converter.register_structure_hook_factory(_is_class, _class_hook_factory(converter))

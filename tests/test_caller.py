@@ -99,7 +99,7 @@ def test_the_request_is_whole() -> None:
         "User-Agent": "tests",
     }
     script = Script([OK])
-    call(script, body={"external_ids": ["é"]})
+    call(script, content={"external_ids": ["é"]})
     (request,) = script.requests
     assert request.body == '{"external_ids":["é"]}'.encode()
     assert request.headers["Content-Type"] == "application/json"

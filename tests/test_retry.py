@@ -88,6 +88,7 @@ def test_the_pause_doubles_up_to_the_cap(attempt: int, longest: float) -> None:
     seed=st.integers(),
 )
 def test_the_bounds_of_every_pause(
+    *,
     attempt: int,
     asked: float | None,
     base: float,

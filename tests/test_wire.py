@@ -29,7 +29,6 @@ def shown(value: Any) -> list[str]:
         str(value),
         f"{value}",
         f"{value!s:>60}",
-        "%s" % (value,),
         record.getMessage(),
     ]
 

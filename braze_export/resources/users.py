@@ -153,7 +153,7 @@ class Users:
         if names is not None:
             body["fields_to_export"] = names
         answer = await self._caller.call(
-            EXPORT_IDS, split_ids_answer, body=body, fast=not costs_fast_tier(names)
+            EXPORT_IDS, split_ids_answer, content=body, fast=not costs_fast_tier(names)
         )
         return decode(answer.users[0]) if answer.users else None
 
@@ -234,7 +234,7 @@ class Users:
         """
         self._scope.check_open()
         body = {"segment_id": check_name(segment_id, "segment_id")}
-        await self._caller.call(CANCEL_SEGMENT_EXPORT, _nothing, body=body)
+        await self._caller.call(CANCEL_SEGMENT_EXPORT, _nothing, content=body)
 
     def _fields(self, fields: Iterable[str] | None, into: type) -> tuple[str, ...] | None:
         of_class = fields_of(into)
