@@ -122,6 +122,11 @@ def test_the_last_attempt_is_the_last() -> None:
     assert delays(4) is None
 
 
+def test_the_defaults() -> None:
+    expected = RetryPolicy(max_attempts=6, max_seconds=300.0, base=0.5, cap=30.0)
+    assert RetryPolicy() == expected
+
+
 def test_one_attempt_means_none_again() -> None:
     policy = RetryPolicy(max_attempts=1)
     assert policy.delay(ServerError("x"), EXPORT_IDS, attempt=1, elapsed=0.0) is None

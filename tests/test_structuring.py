@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, Generic, Literal, NamedTuple, NewType, Optional, TypedDict, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, NewType, Optional, TypedDict, TypeVar, Union
 
 import attrs
 import pytest
@@ -361,6 +361,13 @@ def test_a_class_without_fields_asks_for_nothing() -> None:
 def test_types_that_are_not_known_are_found_before_anything_is_sent(kind: Any) -> None:
     with pytest.raises(InputError, match="into=Into cannot be filled"):
         filled(kind)
+
+
+def test_classes_that_cannot_be_told_apart_are_found_before_anything_is_sent() -> None:
+    one = attrs.make_class("One", {"name": attrs.field(type=str)})
+    other = attrs.make_class("Other", {"name": attrs.field(type=str)})
+    with pytest.raises(InputError, match="into=Into cannot be filled"):
+        filled(Union[one, other])  # noqa: UP007 - of classes made here
 
 
 def refuse(error: Exception) -> Callable[..., None]:

@@ -244,7 +244,8 @@ class Users:
             self._told_of_tier = True
             _log.info(
                 "users.export.ids: without fields, or with campaigns_received or "
-                "canvases_received, requests are held to the slower limit"
+                "canvases_received, requests are held to the slower limit; workspaces made on "
+                "or after 2024-08-22 must name fields"
             )
         return checked
 
