@@ -164,7 +164,7 @@ def decoder_for(into: type[T], endpoint: Endpoint) -> Callable[[msgspec.Raw], T]
                 f"a user cannot be read as {into.__name__}: {why(error)}",
                 endpoint=endpoint,
                 raw=raw,
-            ) from error
+            ) from None  # the cause may quote the record, and tracebacks are logged
 
     return decode_user
 

@@ -7,23 +7,17 @@ https://www.braze.com/docs/api/api_limits
 """
 
 import asyncio
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiolimiter import AsyncLimiter
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
 from braze_export.answers import RateWindow
 from braze_export.endpoints import Endpoint, Pool
-from braze_export.errors import InputError
+from braze_export.validators import above_zero, whole_above_zero
 
 _LONGEST_WINDOW = 3600.0  # seconds: Braze documents no limit with a longer window
 _BLIND_PAUSE = 1.0  # seconds, after a 429 that says nothing of its window
-
-
-def _check_above_zero(_: object, attribute: "Attribute[Any]", value: object) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and 0 < value < float("inf")):  # type: ignore[operator]
-        raise InputError(f"{attribute.name} must be a number above zero, not {value!r}")
 
 
 @frozen
@@ -35,12 +29,8 @@ class RateLimit:
         period: length of the window, in seconds.
     """
 
-    max_requests: int = field(validator=_check_above_zero)
-    period: float = field(validator=_check_above_zero)
-
-    def __attrs_post_init__(self) -> None:
-        if not isinstance(self.max_requests, int):
-            raise InputError(f"max_requests must be a whole number, not {self.max_requests!r}")
+    max_requests: int = field(validator=whole_above_zero)
+    period: float = field(validator=above_zero)
 
     def bucket(self) -> AsyncLimiter:
         """Return a bucket that starts full and refills so slowly that the limit always holds.

@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable
 
 from attrs import field, frozen
-from attrs.validators import ge, gt
 
 from braze_export.endpoints import Endpoint
 from braze_export.errors import (
@@ -15,6 +14,7 @@ from braze_export.errors import (
     ServerError,
     TransportError,
 )
+from braze_export.validators import above_zero, whole_above_zero, zero_or_more
 
 
 @frozen
@@ -32,10 +32,10 @@ class RetryPolicy:
         cap: seconds, the longest pause of our own.
     """
 
-    max_attempts: int = field(default=6, validator=ge(1))
-    max_seconds: float = field(default=300.0, validator=ge(0))
-    base: float = field(default=0.5, validator=gt(0))
-    cap: float = field(default=30.0, validator=gt(0))
+    max_attempts: int = field(default=6, validator=whole_above_zero)
+    max_seconds: float = field(default=300.0, validator=zero_or_more)
+    base: float = field(default=0.5, validator=above_zero)
+    cap: float = field(default=30.0, validator=above_zero)
 
     def delay(
         self,

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import NoReturn, Protocol
 
 from attrs import field, frozen
-from attrs.validators import gt
 
 from braze_export.endpoints import Endpoint
 from braze_export.errors import InputError
+from braze_export.validators import above_zero
 
 
 class ApiKey:
@@ -60,9 +60,9 @@ class Timeouts:
         total: for the whole request. Not used for downloads.
     """
 
-    connect: float = field(default=10.0, validator=gt(0))
-    read: float = field(default=60.0, validator=gt(0))
-    total: float = field(default=180.0, validator=gt(0))
+    connect: float = field(default=10.0, validator=above_zero)
+    read: float = field(default=60.0, validator=above_zero)
+    total: float = field(default=180.0, validator=above_zero)
 
 
 @frozen

@@ -250,7 +250,8 @@ def test_each_status_has_its_error(status: int, kind: type[APIError]) -> None:
 @pytest.mark.parametrize(
     ("status", "hint"),
     [
-        (302, "Redirects are not followed"),
+        (300, "Redirects are not followed"),
+        (399, "Redirects are not followed"),
         (400, r"See https://www\.braze\.com/docs/"),
         (401, "base_url is the REST endpoint"),
         (403, r"the permission users\.export\.ids"),

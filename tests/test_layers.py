@@ -13,6 +13,7 @@ DOCS = PACKAGE.parent / "docs" / "architecture.md"
 #: Room to the rooms that it may import. Floors: a room imports from floors below its own only.
 FLOORS: list[list[str]] = [
     ["_json", "_version", "errors"],
+    ["validators"],
     ["identifiers", "instances", "endpoints", "tasks", "models.timestamps"],
     ["models.fields", "models.record", "wire"],
     ["models.profile", "models.segments", "models.results", "answers"],

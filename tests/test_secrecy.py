@@ -5,11 +5,12 @@ import copy
 import logging
 import pickle
 import traceback
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from braze_export import AiohttpTransport, BrazeClient, BrazeError, RetryPolicy
+from braze_export import AiohttpTransport, BrazeClient, BrazeError, DecodeError, RetryPolicy
 from braze_export.sandbox import Fault, Sandbox
 from braze_export.transports.httpx import HttpxTransport
 
@@ -49,6 +50,22 @@ async def test_neither_key_nor_profile_shows_when_something_goes_wrong(
     for text in (shown, repr(caught.value), repr(caught.value.args), caplog.text):
         assert KEY not in text
         assert EMAIL not in text
+
+
+async def test_a_profile_that_does_not_fit_shows_in_no_traceback() -> None:
+    @dataclass
+    class Row:
+        email: int
+
+    body = {"message": "success", "users": [{"email": EMAIL}]}
+    async with (
+        Sandbox(api_key=KEY, faults=lambda *_: Fault(body=body)) as sandbox,
+        BrazeClient(KEY, sandbox.url) as braze,
+    ):
+        with pytest.raises(DecodeError, match=r"profile\.email") as caught:
+            await braze.users.get("u1", into=Row)
+    assert EMAIL not in "".join(traceback.format_exception(caught.value))
+    assert EMAIL.encode() in caught.value.raw
 
 
 async def test_the_key_is_in_no_repr_of_anything_reachable() -> None:

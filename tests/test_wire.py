@@ -139,7 +139,7 @@ def test_what_crosses_the_seam_does_not_change() -> None:
 @pytest.mark.parametrize("name", ["connect", "read", "total"])
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_timeouts_are_above_zero(name: str, seconds: float) -> None:
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(InputError, match=name):
         Timeouts(**{name: seconds})
 
 

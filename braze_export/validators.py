@@ -1,0 +1,29 @@
+"""Checks of the numbers in settings, for attrs fields. What is wrong raises ``InputError``."""
+
+from typing import Any
+
+from attrs import Attribute
+
+from braze_export.errors import InputError
+
+
+def above_zero(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    """Take finite numbers above zero."""
+    if not (_is_number(value) and 0 < value < float("inf")):  # type: ignore[operator]
+        raise InputError(f"{attribute.name} must be a number above zero, not {value!r}")
+
+
+def zero_or_more(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    """Take numbers from zero up, infinity among them."""
+    if not (_is_number(value) and value >= 0):  # type: ignore[operator]
+        raise InputError(f"{attribute.name} must be a number of zero or more, not {value!r}")
+
+
+def whole_above_zero(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    """Take whole numbers above zero."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{attribute.name} must be a whole number above zero, not {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
