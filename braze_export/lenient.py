@@ -123,7 +123,8 @@ def _fit_scalar(value: Any, kind: Any, bare: Any) -> tuple[Any, bool]:
         return str(value), True
     try:
         return msgspec.convert(value, kind, strict=False, dec_hook=_from_json), True
-    except (msgspec.ValidationError, ValueError, OverflowError):
+    except (msgspec.ValidationError, ValueError, OverflowError, SystemError):
+        # The last: msgspec before 0.22, of an integer that no float holds.
         if bare == IsoTimestamp and isinstance(value, str):
             return _fit_moment(value)
         return None, False

@@ -183,5 +183,5 @@ def test_the_jitter_is_random_by_default() -> None:
     ],
 )
 def test_policies_that_make_no_sense(option: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=next(iter(option))):
+    with pytest.raises(errors.InputError, match=next(iter(option))):
         RetryPolicy(**option)  # type: ignore[arg-type]
