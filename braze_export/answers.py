@@ -97,8 +97,11 @@ def check(request: Request, response: Response, *, now: float) -> None:
         response: what came.
         now: this machine's time, in seconds since the epoch.
     """
-    if 200 <= response.status < 300:
-        return
+    if not 200 <= response.status < 300:
+        raise _failure(request, response, now)
+
+
+def _failure(request: Request, response: Response, now: float) -> APIError:
     message, errors = read_error(response, request.key.redact)
     endpoint = request.endpoint
     kind, hint = _kind_of(response, endpoint, message)
@@ -110,10 +113,11 @@ def check(request: Request, response: Response, *, now: float) -> None:
         hint=hint,
     )
     if isinstance(error, RateLimitError | ServerError):
-        error.retry_after = read_retry_after(response.headers, now=now)
-        if kind is RateLimitError and error.retry_after is None:
-            error.retry_after = read_rate_window(response.headers, now=now).resets_in
-    raise error
+        waits = [read_retry_after(response.headers, now=now)]
+        if kind is RateLimitError:
+            waits.append(read_rate_window(response.headers, now=now).resets_in)
+        error.retry_after = max((wait for wait in waits if wait is not None), default=None)
+    return error
 
 
 def read_error(response: Response, redact: Callable[[str], str]) -> tuple[str, list[str]]:

@@ -5,7 +5,8 @@ https://www.braze.com/docs/api/endpoints/export/user_data/post_users_identifier
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, TypeAlias, cast
 
 from attrs import frozen
@@ -61,24 +62,39 @@ class Batch:
         if len(self.identifiers) == 1:
             return [InvalidUserId(self.identifiers[0])]
         names = self._names()
-        return [InvalidUserId(names.get(_key(entry), str(entry))) for entry in sent]
+        return [InvalidUserId(_named(entry, names)) for entry in sent]
 
-    def _names(self) -> dict[Any, Identifier]:
-        names: dict[Any, Identifier] = {}
-        for alias in (i for i in self.identifiers if isinstance(i, UserAlias)):
-            name, label = alias.alias_name, alias.alias_label
-            for written in (name, f"{label}:{name}", f"{name}:{label}", (name, label)):
-                names.setdefault(written, alias)
-        names.update({i: i for i in self.identifiers if isinstance(i, str)})
+    def _names(self) -> "dict[Any, deque[Identifier]]":
+        """Return every way to write each identifier; external ids come before aliases."""
+        names: dict[Any, deque[Identifier]] = {}
+        for identifier in sorted(self.identifiers, key=lambda i: isinstance(i, UserAlias)):
+            for written in _ways_to_write(identifier):
+                names.setdefault(written, deque()).append(identifier)
         return names
+
+
+def _ways_to_write(identifier: Identifier) -> tuple[Any, ...]:
+    if not isinstance(identifier, UserAlias):
+        return (identifier,)
+    name, label = identifier.alias_name, identifier.alias_label
+    return (name, f"{label}:{name}", f"{name}:{label}", (name, label))
+
+
+def _named(entry: Any, names: "dict[Any, deque[Identifier]]") -> Identifier:
+    candidates = names.get(_key(entry))
+    if not candidates:
+        return str(entry)
+    if len(candidates) > 1:  # the same text for several: each of them once
+        return candidates.popleft()
+    return candidates[0]
 
 
 def _key(entry: Any) -> Any:
     if isinstance(entry, dict):
         name = entry.get("alias_name") or entry.get("external_id")
         label = entry.get("alias_label")
-        return (name, label) if label else name
-    return entry if isinstance(entry, str) else str(entry)
+        return (str(name), str(label)) if label else str(name)
+    return str(entry)
 
 
 async def batches(
@@ -104,26 +120,27 @@ async def batches(
     recent = _Recent(window)
     waiting: list[Identifier] = []
     position = -1
-    async for item in _each(identifiers):
-        position += 1
-        try:
-            identifier = check_identifier(item, position)
-        except InputError as error:
-            if not keep_going:
-                raise
-            yield FailedBatch((item,), error)
-            continue
-        if not recent.is_new(identifier):
-            stats.duplicates += 1
-            continue
-        stats.identifiers += 1
-        if type(identifier) in SINGLE_KINDS:
-            yield Batch((identifier,))
-            continue
-        waiting.append(identifier)
-        if len(waiting) == size:
-            yield Batch(tuple(waiting))
-            waiting.clear()
+    async with aclosing(_each(identifiers)) as items:
+        async for item in items:
+            position += 1
+            try:
+                identifier = check_identifier(item, position)
+            except InputError as error:
+                if not keep_going:
+                    raise
+                yield FailedBatch((item,), error)
+                continue
+            if not recent.is_new(identifier):
+                stats.duplicates += 1
+                continue
+            stats.identifiers += 1
+            if type(identifier) in SINGLE_KINDS:
+                yield Batch((identifier,))
+                continue
+            waiting.append(identifier)
+            if len(waiting) == size:
+                yield Batch(tuple(waiting))
+                waiting.clear()
     if waiting:
         yield Batch(tuple(waiting))
 
@@ -146,15 +163,27 @@ class _Recent:
         return True
 
 
-async def _each(identifiers: Identifiers) -> AsyncIterator[Identifier]:
-    if isinstance(identifiers, AsyncIterable):
+async def _each(identifiers: Identifiers) -> AsyncGenerator[Identifier, None]:
+    """Yield every item. An async generator, which may hold a cursor, is closed at the end."""
+    if not isinstance(identifiers, AsyncIterable):
+        for number, item in enumerate(identifiers):
+            await _give_way(number)
+            yield item
+        return
+    number = 0
+    async with AsyncExitStack() as stack:
+        if isinstance(identifiers, AsyncGenerator):
+            await stack.enter_async_context(aclosing(identifiers))
         async for item in identifiers:
+            await _give_way(number)
             yield item
-    else:
-        for position, item in enumerate(identifiers, 1):
-            yield item
-            if position % _ITEMS_PER_TURN == 0:
-                await asyncio.sleep(0)  # a long run of duplicates must not hold the loop
+            number += 1
+
+
+async def _give_way(number: int) -> None:
+    """Now and then, as a long run of duplicates must not hold the loop."""
+    if number % _ITEMS_PER_TURN == _ITEMS_PER_TURN - 1:
+        await asyncio.sleep(0)
 
 
 def check_iterable(identifiers: object) -> None:

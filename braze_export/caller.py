@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
@@ -20,7 +21,8 @@ from braze_export.errors import (
     TransportError,
 )
 from braze_export.limits import Limiter, Limits
-from braze_export.retry import RetryPolicy
+from braze_export.retry import RetryPolicy, is_refusal
+from braze_export.tasks import TaskScope
 from braze_export.wire import ApiKey, Request, Timeouts, Transport
 
 R = TypeVar("R")
@@ -41,6 +43,7 @@ class Caller:
     """Makes calls of endpoints.
 
     Attributes:
+        scope: runs the calls, so that none outlives the client.
         base_url: without a trailing slash.
         key: goes to that host alone.
         transport: moves the bytes.
@@ -52,6 +55,7 @@ class Caller:
         wall_clock: seconds since the epoch, for answers without a ``Date``.
     """
 
+    scope: TaskScope
     base_url: str
     key: ApiKey
     transport: Transport
@@ -86,32 +90,54 @@ class Caller:
         Raises:
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
+            ClientClosedError: the client was closed.
         """
         request = self._request(endpoint, params, content)
         pool = self.limits.pool_of(endpoint, fast=fast)
+        return await self.scope.run(self._until_answered(request, pool, decode, meter))
+
+    async def _until_answered(
+        self,
+        request: Request,
+        pool: Pool,
+        decode: Callable[[bytes, Endpoint], R],
+        meter: Meter | None,
+    ) -> R:
         loop = asyncio.get_running_loop()
-        began: float | None = None
-        attempt = 0
-        while True:
-            attempt += 1
-            await self.limiter.acquire(pool)
-            began = loop.time() if began is None else began
+        endpoint = request.endpoint
+        await self.limiter.acquire(pool)
+        began = loop.time()
+        failures = refusals = 0
+        for attempt in count(1):
             try:
-                body = await self._send(request, pool, attempt, meter)
-                if len(body) < _LARGE:
-                    return decode(body, endpoint)
-                # Large answers may have come together: each has a turn of the loop to itself.
-                async with self._turn:
-                    await asyncio.sleep(0)
-                    return decode(body, endpoint)
+                return await self._decoded(
+                    await self._send(request, pool, attempt, meter), decode, endpoint
+                )
             except (TransportError, APIError) as error:
                 error.attempts = attempt
+                refused = is_refusal(error)
+                refusals += refused
+                failures += not refused
                 elapsed = loop.time() - began
-                delay = self.retry.delay(error, endpoint, attempt=attempt, elapsed=elapsed)
+                delay = self.retry.delay(
+                    error, endpoint, failures=failures, refusals=refusals, elapsed=elapsed
+                )
                 if delay is None:
                     raise
                 _log.info("%s: %s, next try in %.1f s", endpoint.label, _name(error), delay)
             await asyncio.sleep(delay)
+            await self.limiter.acquire(pool)
+        raise AssertionError("unreachable")
+
+    async def _decoded(
+        self, body: bytes, decode: Callable[[bytes, Endpoint], R], endpoint: Endpoint
+    ) -> R:
+        if len(body) < _LARGE:
+            return decode(body, endpoint)
+        # Large answers may have come together: each has a turn of the loop to itself.
+        async with self._turn:
+            await asyncio.sleep(0)
+            return decode(body, endpoint)
 
     async def _send(self, request: Request, pool: Pool, attempt: int, meter: Meter | None) -> bytes:
         status: int | None = None

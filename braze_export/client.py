@@ -68,6 +68,7 @@ class BrazeClient:
         self._transport = transport or AiohttpTransport()
         self._scope = TaskScope()
         self._caller = Caller(
+            scope=self._scope,
             base_url=resolve_base_url(base_url, allow_insecure_http=allow_insecure_http),
             key=ApiKey(api_key),
             transport=self._transport,
@@ -78,7 +79,7 @@ class BrazeClient:
             user_agent=_USER_AGENT,
         )
         self.users = Users(self._caller, self._scope)
-        self.segments = Segments(self._caller, self._scope)
+        self.segments = Segments(self._caller)
 
     @classmethod
     def from_env(
@@ -128,5 +129,7 @@ class BrazeClient:
 
     async def aclose(self) -> None:
         """End what is under way and close the connections. Closing twice does nothing."""
-        await self._scope.aclose()
-        await self._transport.aclose()
+        try:
+            await self._scope.aclose()
+        finally:
+            await self._transport.aclose()

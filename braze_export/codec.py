@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _Envelope(msgspec.Struct, gc=False):
-    users: list[msgspec.Raw]
+    users: list[msgspec.Raw] | None = None
     invalid_user_ids: msgspec.Raw = msgspec.Raw(b"null")
     errors: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -48,6 +48,7 @@ class IdsAnswer:
 
 
 _ASIDE = ("invalid_user_ids", "errors")
+_KEPT: Final = 10_000  # bytes of a body that cannot be read
 _TAKES_ALL: Final = (UserProfile, dict, bytes)
 _envelopes = msgspec.json.Decoder(_Envelope)
 _identities = msgspec.json.Decoder(_Identity)
@@ -67,9 +68,14 @@ def split_ids_answer(body: bytes, endpoint: Endpoint) -> IdsAnswer:
         raise decode_error(
             f"the body is not the JSON that this endpoint documents ({error})",
             endpoint=endpoint,
-            raw=body,
+            raw=body[:_KEPT],
         ) from error
-    return IdsAnswer(envelope.users, invalid if isinstance(invalid, list) else [invalid], errors)
+    if envelope.users is None and not invalid:
+        raise decode_error(
+            "the body has neither users nor invalid_user_ids", endpoint=endpoint, raw=body[:_KEPT]
+        )
+    unknown = invalid if isinstance(invalid, list) else [invalid]
+    return IdsAnswer(envelope.users or [], unknown, errors)
 
 
 def _open(body: bytes) -> _Envelope:

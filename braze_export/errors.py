@@ -173,7 +173,8 @@ class DecodeError(APIError):
     """A body, or one record of it, that cannot be read as what the endpoint documents.
 
     Attributes:
-        raw: the bytes that could not be read. Personal data: never part of the message.
+        raw: the bytes that could not be read, of a whole body the first 10,000. Personal data:
+            never part of the message.
     """
 
     raw: bytes = b""

@@ -19,14 +19,15 @@ class ExportJob:
 
     Attributes:
         object_prefix: ``<uuid>-<unix seconds>``, the folder of the export's files in the
-            workspace's own cloud storage, where one is connected.
+            workspace's own cloud storage, where one is connected; ``None`` should Braze not
+            say it.
         url: where the archive can be fetched once it is ready, for about four hours; ``None``
             where the workspace has its own storage. Whoever has it can read the profiles, so
             it is not part of the ``repr``.
         segment_id: of the segment exported, ``None`` for the control group.
     """
 
-    object_prefix: str
+    object_prefix: str | None
     url: str | None = field(repr=False)
     segment_id: str | None = None
 
@@ -44,9 +45,12 @@ async def start(
 
     def job(raw: bytes, endpoint: Endpoint) -> ExportJob:
         answer = decode_object(raw, endpoint)
-        prefix, url = answer.get("object_prefix"), answer.get("url")
-        if not isinstance(prefix, str) or not isinstance(url, str | None):
-            raise decode_error("the answer has no object_prefix", endpoint=endpoint, raw=raw)
-        return ExportJob(object_prefix=prefix, url=url or None, segment_id=segment_id)
+        found = [answer.get(key) for key in ("object_prefix", "url")]
+        prefix, url = (value if isinstance(value, str) and value else None for value in found)
+        if prefix is None and url is None:
+            raise decode_error(
+                "the answer has neither object_prefix nor url", endpoint=endpoint, raw=raw
+            )
+        return ExportJob(object_prefix=prefix, url=url, segment_id=segment_id)
 
     return await caller.call(endpoint, job, content=body)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Final, Generic, Never, Self, cast
 
@@ -45,7 +45,7 @@ class Plan(Generic[T]):
         ordered: yield batches in the order of the input.
         keep_going: yield failures instead of raising the first.
         caller: makes the requests.
-        scope: runs the tasks.
+        scope: the client's; the export's own lies within.
     """
 
     identifiers: Identifiers
@@ -68,7 +68,7 @@ class Plan(Generic[T]):
         )
 
     def outcomes(
-        self, stats: ExportStats, stopped: Callable[[], bool]
+        self, stats: ExportStats, scope: TaskScope, stopped: Callable[[], bool]
     ) -> AsyncGenerator[Outcome, None]:
         """Return the outcomes of all batches, as they come or in order."""
         narrower = Narrower(lambda batch: self.ask(batch, stats), self.keep_going)
@@ -83,7 +83,7 @@ class Plan(Generic[T]):
             narrower.outcome,
             concurrency=self.concurrency,
             ordered=self.ordered,
-            scope=self.scope,
+            scope=scope,
             stopped=stopped,
         )
 
@@ -112,6 +112,7 @@ class IdsExport(Generic[T, F]):
         self._invalid: list[Identifier] = []
         self._failed: list[FailedBatch] = []
         self._errors: list[str] = []
+        self._scope = TaskScope("export", plan.scope)
         self._started = False
         self._entered = False
         self._stream: AsyncGenerator[Any, None] | None = None
@@ -172,15 +173,17 @@ class IdsExport(Generic[T, F]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the requests under way. Only needed, and only of use, inside ``async with``."""
+        """End the requests under way. Whoever still iterates gets ``ClientClosedError``."""
+        await self._scope.aclose()
         stream, self._stream = self._stream, None
         if stream is not None:
-            await stream.aclose()
+            with suppress(RuntimeError):  # another task is iterating; it has been told
+                await stream.aclose()
 
     def _begin(self, stream: AsyncGenerator[X, None]) -> AsyncGenerator[X, None]:
         if self._started:
             raise InputError("an export is read once: call export_ids again for another")
-        self._plan.scope.check_open()
+        self._scope.check_open()
         self._started = True
         if self._entered:
             # Not otherwise: the stream refers to us, and a loop left early is cleaned up at
@@ -190,11 +193,12 @@ class IdsExport(Generic[T, F]):
 
     async def _items(self, make: Callable[[msgspec.Raw], Any]) -> AsyncGenerator[Any, None]:
         plan = self._plan
-        failures: list[FailedBatch] = []
         if not plan.keep_going:
             await check_all(plan.identifiers)
         turn = _Turn()
-        outcomes = plan.outcomes(self.stats, lambda: bool(failures) and not plan.keep_going)
+        outcomes = plan.outcomes(
+            self.stats, self._scope, lambda: bool(self._failed) and not plan.keep_going
+        )
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 self._note(outcome)
@@ -208,8 +212,7 @@ class IdsExport(Generic[T, F]):
                         continue
                     yield record
                     await turn.over()
-                failures = outcome.failed
-                for failure in failures:
+                for failure in outcome.failed:
                     self._note_failure(failure)
                     if plan.keep_going:
                         yield failure

@@ -124,10 +124,13 @@ class _Gate:
 
     async def acquire(self) -> None:
         loop = asyncio.get_running_loop()
-        await self._bucket.acquire()
-        # The gate may close again while a waiter sleeps, hence the loop.
-        while (seconds := self._closed_until - loop.time()) > 0:  # noqa: ASYNC110 - a time, no event
-            await asyncio.sleep(seconds)
+        while True:
+            # Closed first, then the token: tokens taken while closed would all leave at once.
+            while (seconds := self._closed_until - loop.time()) > 0:  # noqa: ASYNC110 - a time
+                await asyncio.sleep(seconds)
+            await self._bucket.acquire()
+            if self._closed_until <= loop.time():
+                return
 
     def observe(self, window: RateWindow, *, refused: bool) -> None:
         if not refused and window.remaining != 0:

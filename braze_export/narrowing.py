@@ -6,6 +6,7 @@ one bad identifier costs one identifier.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 from attrs import Factory, define, field
@@ -14,6 +15,8 @@ from braze_export.batching import Batch
 from braze_export.codec import IdsAnswer
 from braze_export.errors import BadRequestError, BrazeError, PayloadTooLargeError
 from braze_export.models.results import FailedBatch, InvalidUserId
+
+_ENOUGH: Final = 2
 
 
 @define
@@ -49,7 +52,7 @@ class Narrower:
 
     A refusal may lie in the request's shape, a field name say, and then every part is refused
     too. So until some request of this export was accepted, one batch is narrowed at a time,
-    and if nothing of it is accepted, later ones are not narrowed.
+    and if every part of two whole batches was refused, later ones are not narrowed.
 
     Attributes:
         ask: makes the request of a batch.
@@ -59,7 +62,7 @@ class Narrower:
     ask: Callable[[Batch], Awaitable[IdsAnswer]]
     keep_going: bool
     _accepted: bool = field(default=False, init=False)
-    _shape_refused: bool = field(default=False, init=False)
+    _refused_wholly: int = field(default=0, init=False)  # batches, down to the last identifier
     _trial: asyncio.Lock = field(factory=asyncio.Lock, init=False)
 
     async def outcome(self, unit: Batch | FailedBatch) -> Outcome:
@@ -83,11 +86,11 @@ class Narrower:
     async def _narrow_in_turn(self, batch: Batch, error: BrazeError) -> Outcome:
         if not self._accepted:
             async with self._trial:
-                if self._shape_refused:
+                if self._refused_wholly == _ENOUGH and not self._accepted:
                     return _failed(batch, error)
                 if not self._accepted:
                     outcome = await self._narrow(batch)
-                    self._shape_refused = not self._accepted
+                    self._refused_wholly += all(_is_refusal(f) for f in outcome.failed)
                     return outcome
         return await self._narrow(batch)
 
@@ -107,7 +110,16 @@ class Narrower:
         return outcome
 
 
+def _is_refusal(failure: FailedBatch) -> bool:
+    return isinstance(failure.error, BadRequestError | PayloadTooLargeError)
+
+
 def _failed(batch: Batch, error: BrazeError) -> Outcome:
+    # Kept, it may be by the thousand: without the frames, which hold whole answers.
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
     return Outcome(failed=[FailedBatch(batch.identifiers, error)])
 
 

@@ -22,18 +22,23 @@ class RetryPolicy:
     """How often and how long a failed request is tried again.
 
     Tried again are requests without a whole answer, 5xx, 429 and bodies that cannot be read.
-    The pause is drawn at random between 0 and ``base * 2 ** (attempt - 1)``, at most ``cap``
+    The pause is drawn at random between 0 and ``base * 2 ** (tries - 1)``, at most ``cap``
     (full jitter), on top of what the server asks for.
 
     Attributes:
-        max_attempts: tries in all, the first included.
-        max_seconds: from the first try on; no pause is begun that would end after it.
+        max_attempts: tries in all, the first included, refusals by the rate limit apart.
+        max_refusals: refusals by the rate limit that say how long to wait. Nothing has failed
+            then, and a long job that shares its workspace with others meets many of them.
+        max_seconds: from the first try on, waits for the rate limit included; no pause is begun
+            that would end after it. The default is two of Braze's longest windows; put
+            ``asyncio.timeout`` around a call that must be quicker.
         base: seconds, the longest first pause.
         cap: seconds, the longest pause of our own.
     """
 
     max_attempts: int = field(default=6, validator=whole_above_zero)
-    max_seconds: float = field(default=300.0, validator=zero_or_more)
+    max_refusals: int = field(default=60, validator=whole_above_zero)
+    max_seconds: float = field(default=7200.0, validator=zero_or_more)
     base: float = field(default=0.5, validator=above_zero)
     cap: float = field(default=30.0, validator=above_zero)
 
@@ -42,7 +47,8 @@ class RetryPolicy:
         error: BrazeError,
         endpoint: Endpoint,
         *,
-        attempt: int,
+        failures: int,
+        refusals: int = 0,
         elapsed: float,
         rng: Callable[[], float] = random.random,
     ) -> float | None:
@@ -51,13 +57,15 @@ class RetryPolicy:
         Args:
             error: how the last try ended.
             endpoint: what was called.
-            attempt: the number of the last try, counted from 1.
+            failures: tries so far that ended in an error, refusals apart.
+            refusals: tries so far that the rate limit refused (``is_refusal``).
             elapsed: seconds since the first try began.
             rng: gives a number from 0 up to 1.
         """
-        if attempt >= self.max_attempts or not is_retryable(error, endpoint):
+        spent = failures >= self.max_attempts or refusals >= self.max_refusals
+        if spent or not is_retryable(error, endpoint):
             return None
-        longest = min(self.cap, self.base * 2.0 ** min(attempt - 1, 60))
+        longest = min(self.cap, self.base * 2.0 ** min(failures + refusals - 1, 60))
         asked = getattr(error, "retry_after", None) or 0.0
         delay = asked + rng() * longest
         return delay if elapsed + delay <= self.max_seconds else None
@@ -72,3 +80,8 @@ def is_retryable(error: BrazeError, endpoint: Endpoint) -> bool:
     if isinstance(error, TransportError):
         return not (endpoint.starts_export and error.sent)
     return isinstance(error, ServerError | DecodeError) and not endpoint.starts_export
+
+
+def is_refusal(error: BrazeError) -> bool:
+    """Say whether an error is the rate limit's word to come again after a known time."""
+    return type(error) is RateLimitError and error.retry_after is not None

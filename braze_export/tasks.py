@@ -10,16 +10,23 @@ T = TypeVar("T")
 
 
 class TaskScope:
-    """Starts tasks and, when closed, cancels those that still run and waits for their end."""
+    """Starts tasks and, when closed, cancels those that still run and waits for their end.
 
-    def __init__(self) -> None:
+    Args:
+        what: is closed with it, for the message of the error.
+        parent: the scope within which this one lies, and with which it is closed.
+    """
+
+    def __init__(self, what: str = "client", parent: "TaskScope | None" = None) -> None:
+        self._what = what
+        self._parent = parent
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     @property
     def closed(self) -> bool:
-        """Whether the scope has been closed: no more tasks are taken."""
-        return self._closed
+        """Whether the scope, or one around it, has been closed: no more tasks are taken."""
+        return self._closed or (self._parent is not None and self._parent.closed)
 
     def check_open(self) -> None:
         """Do nothing while open.
@@ -27,8 +34,10 @@ class TaskScope:
         Raises:
             ClientClosedError: the scope has been closed.
         """
+        if self._parent is not None:
+            self._parent.check_open()
         if self._closed:
-            raise ClientClosedError("the client is closed: make a new one")
+            raise ClientClosedError(f"the {self._what} is closed: make a new one")
 
     def spawn(self, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine as a task of this scope.
@@ -36,18 +45,35 @@ class TaskScope:
         Raises:
             ClientClosedError: the scope has been closed.
         """
-        if self._closed:
+        if self.closed:
             coro.close()
             self.check_open()
-        task = asyncio.create_task(coro)
+        create = asyncio.create_task if self._parent is None else self._parent.spawn
+        task = create(coro)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def run(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine as a task of this scope, and wait for its result.
+
+        Raises:
+            ClientClosedError: the scope has been closed, or was closed meanwhile.
+        """
+        task = self.spawn(coro)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            ours = asyncio.current_task()
+            if ours is None or not ours.cancelling():
+                self.check_open()  # not we were cancelled, but the scope was closed
+            raise
+
     async def aclose(self) -> None:
         """Cancel what still runs, and wait until it has ended."""
         self._closed = True
-        await cancel(*self._tasks)
+        ours = asyncio.current_task()  # may be one of them: a source that closes its client
+        await cancel(*(task for task in self._tasks if task is not ours))
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:

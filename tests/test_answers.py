@@ -381,8 +381,9 @@ def test_messages_nested_deeply(depth: int) -> None:
     [
         ({}, None),
         ({"x-ratelimit-reset": "1700000030"}, 30.0),
-        ({"retry-after": "7", "x-ratelimit-reset": "1700000030"}, 7.0),
-        ({"retry-after": "0", "x-ratelimit-reset": "1700000030"}, 0.0),
+        ({"retry-after": "7", "x-ratelimit-reset": "1700000030"}, 30.0),  # the later of the two
+        ({"retry-after": "70", "x-ratelimit-reset": "1700000030"}, 70.0),
+        ({"retry-after": "0", "x-ratelimit-reset": "1700000030"}, 30.0),
         ({"retry-after": "soon", "x-ratelimit-reset": "1700000030"}, 30.0),
         ({"x-ratelimit-reset": "1600000000"}, None),
     ],

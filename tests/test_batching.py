@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -169,6 +170,17 @@ alias = UserAlias("name", "label")
         (("1", "2"), [1], ["1"]),
         (("a", "b"), [None], ["None"]),
         (("a", "b"), [], []),
+        (
+            ("a", "b"),
+            [{"alias_name": [1], "alias_label": {}}],
+            ["{'alias_name': [1], 'alias_label': {}}"],
+        ),
+        (("a", "b"), [["a"]], ["['a']"]),
+        (
+            ("name", alias, UserAlias("name", "other")),
+            ["name", "name", "name"],
+            ["name", alias, UserAlias("name", "other")],
+        ),
         ((EmailAddress("x@y"),), ["x@y"], [EmailAddress("x@y")]),
         ((EmailAddress("x@y"),), [{"whatever": 1}], [EmailAddress("x@y")]),
     ],
@@ -204,3 +216,44 @@ def test_what_is_streamed_is_not_read_ahead_for_the_check() -> None:
 
     virtual.run(main)
     assert next(source) == "a"
+
+
+def test_a_source_without_pauses_gives_way_all_the_same() -> None:
+    async def same() -> AsyncIterator[str]:
+        for _ in range(20_000):
+            yield "u1"
+
+    async def main() -> int:
+        turns = 0
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            asyncio.get_running_loop().call_soon(turn)
+
+        asyncio.get_running_loop().call_soon(turn)
+        async for _ in batches(same(), window=10, keep_going=False, stats=ExportStats()):
+            pass
+        return turns
+
+    assert virtual.run(main) >= 20
+
+
+def test_an_async_generator_is_closed_with_the_batches() -> None:
+    closed = False
+
+    async def source() -> AsyncIterator[str]:
+        nonlocal closed
+        try:
+            for number in range(1000):
+                yield f"u{number}"
+        finally:
+            closed = True
+
+    async def main() -> None:
+        made = batches(source(), window=10, keep_going=False, stats=ExportStats())
+        await anext(made)
+        await made.aclose()
+        assert closed
+
+    virtual.run(main)

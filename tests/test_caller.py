@@ -28,6 +28,7 @@ from braze_export.caller import Caller
 from braze_export.codec import decode_object
 from braze_export.endpoints import EXPORT_IDS, EXPORT_SEGMENT, SEGMENTS_LIST, Endpoint
 from braze_export.limits import LocalLimiter
+from braze_export.tasks import TaskScope
 from braze_export.wire import ApiKey, Request, Response
 from tests import virtual
 
@@ -63,6 +64,7 @@ class Script:
 def make(script: Script, retry: RetryPolicy | None = None, limits: Limits | None = None) -> Caller:
     limits = limits or Limits()
     return Caller(
+        scope=TaskScope(),
         base_url="https://rest.example",
         key=ApiKey(KEY),
         transport=script,
@@ -162,6 +164,23 @@ def test_no_pause_is_begun_that_would_end_after_the_total_limit() -> None:
     assert caught.value.retry_after == 100
     assert len(script.times) == 3
     assert script.times[-1] - script.times[0] <= 250
+
+
+def test_the_server_s_window_is_waited_for_whatever_retry_after_says() -> None:
+    refusal = answer(
+        429, retry_after="0", x_ratelimit_reset="30", date="Thu, 01 Jan 1970 00:00:00 GMT"
+    )
+    script = Script([*[refusal] * 10, OK])
+    assert call(script, retry=RetryPolicy(max_attempts=2)) == {"message": "success"}
+    pauses = [b - a for a, b in zip(script.times, script.times[1:], strict=False)]
+    assert all(pause >= 30 for pause in pauses)
+
+
+def test_a_server_that_refuses_for_ever_is_given_up() -> None:
+    script = Script([answer(429, retry_after="0")] * 100)
+    with pytest.raises(RateLimitError):
+        call(script)
+    assert len(script.requests) == 60
 
 
 def test_the_wait_for_a_token_does_not_count_against_the_total_limit() -> None:

@@ -121,11 +121,12 @@ def test_one_odd_value_does_not_cost_the_users_beside_it(raw: bytes) -> None:
 )
 def test_what_is_no_answer_is_a_decode_error(body: bytes) -> None:
     with pytest.raises(
-        DecodeError, match="POST /users/export/ids: 200 the body is not the JSON"
+        DecodeError, match=r"POST /users/export/ids: 200 the body (is not the JSON|has neither)"
     ) as caught:
         split(body)
-    assert caught.value.raw == body
-    assert caught.value.__cause__ is not None
+    assert caught.value.raw == body[:10_000]
+    neither = "has neither" in str(caught.value)
+    assert (caught.value.__cause__ is None) == neither
 
 
 answers = st.binary() | st.fixed_dictionaries(

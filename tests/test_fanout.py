@@ -275,3 +275,156 @@ def test_a_task_cancelled_from_outside_cancels_the_iteration() -> None:
             await anext(results)
 
     virtual.run(main)
+
+
+def test_stopped_in_order_yields_what_is_done_behind_one_that_is_not() -> None:
+    async def main() -> list[int]:
+        async def work(number: int) -> int:
+            await asyncio.sleep(3600 if number == 1 else 1)
+            return number
+
+        stop = False
+        seen: list[int] = []
+        results = fan(Source(100), work, TaskScope(), ordered=True, stopped=lambda: stop)
+        async for result in results:
+            seen.append(result)
+            stop = True
+            await asyncio.sleep(10)
+        return seen
+
+    assert virtual.run(main) == [0, 2, 3]
+
+
+def test_a_source_that_fails_does_not_end_the_work_under_way() -> None:
+    async def main() -> list[int]:
+        async def work(number: int) -> int:
+            await asyncio.sleep(100)
+            return number
+
+        seen: list[int] = []
+        with pytest.raises(LookupError):
+            async for result in fan(Source(10, fail_at=3), work, TaskScope()):
+                seen.append(result)  # noqa: PERF401 - kept when the iteration raises
+        return seen
+
+    assert sorted(virtual.run(main)) == [0, 1, 2]
+
+
+def test_the_source_is_read_and_closed_in_one_task() -> None:
+    tasks = set()
+
+    async def units() -> AsyncGenerator[int, None]:
+        try:
+            for number in range(10):
+                tasks.add(asyncio.current_task())
+                await asyncio.sleep(0)
+                yield number
+        finally:
+            tasks.add(asyncio.current_task())
+
+    async def main() -> None:
+        options: dict[str, Any] = {"concurrency": 2, "ordered": False, "stopped": lambda: False}
+        async with aclosing(fan_out(units(), double, scope=TaskScope(), **options)) as results:
+            async for result in results:
+                if result == 10:
+                    break
+
+    virtual.run(main)
+    assert len(tasks) == 1
+
+
+def test_a_timeout_in_the_source_fires() -> None:
+    async def units() -> AsyncGenerator[int, None]:
+        async with asyncio.timeout(5):
+            yield 1
+            await asyncio.sleep(3600)
+
+    async def main() -> None:
+        options: dict[str, Any] = {"concurrency": 2, "ordered": False, "stopped": lambda: False}
+        with pytest.raises(TimeoutError):
+            async for _ in fan_out(units(), double, scope=TaskScope(), **options):
+                pass
+
+    virtual.run(main)
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="from Python 3.12 on")
+@pytest.mark.parametrize("ordered", [False, True])
+def test_eager_tasks_do_as_well(ordered: bool) -> None:
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+
+        async def at_once(number: int) -> int:
+            return number
+
+        return [r async for r in fan(Source(50), at_once, TaskScope(), ordered=ordered)]
+
+    assert sorted(virtual.run(main)) == list(range(50))
+
+
+def test_a_scope_within_a_scope_ends_with_it() -> None:
+    async def main() -> None:
+        outer = TaskScope()
+        inner = TaskScope("export", outer)
+        task = inner.spawn(asyncio.sleep(3600))
+        await outer.aclose()
+        assert task.cancelled()
+        assert inner.closed
+        with pytest.raises(ClientClosedError, match="client"):
+            inner.check_open()
+
+    virtual.run(main)
+
+
+def test_a_scope_within_leaves_the_one_around_it_open() -> None:
+    async def main() -> None:
+        outer = TaskScope()
+        inner = TaskScope("export", outer)
+        other = outer.spawn(asyncio.sleep(1, "done"))
+        await inner.aclose()
+        with pytest.raises(ClientClosedError, match="export"):
+            inner.check_open()
+        assert await other == "done"
+
+    virtual.run(main)
+
+
+def test_what_runs_in_a_scope_ends_with_our_error_when_it_is_closed() -> None:
+    async def main() -> None:
+        scope = TaskScope()
+        caller = asyncio.create_task(scope.run(asyncio.sleep(3600)))
+        await asyncio.sleep(1)
+        await scope.aclose()
+        with pytest.raises(ClientClosedError):
+            await caller
+        with pytest.raises(ClientClosedError):
+            await scope.run(asyncio.sleep(1))
+
+    virtual.run(main)
+
+
+def test_cancelling_who_waits_cancels_what_runs_in_the_scope() -> None:
+    async def main() -> None:
+        scope = TaskScope()
+        caller = asyncio.create_task(scope.run(asyncio.sleep(3600)))
+        await asyncio.sleep(1)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    virtual.run(main)
+
+
+def test_a_task_of_the_scope_may_close_it() -> None:
+    async def main() -> None:
+        scope = TaskScope()
+
+        async def close() -> str:
+            await scope.aclose()
+            return "closed"
+
+        assert await scope.spawn(close()) == "closed"
+
+    virtual.run(main)

@@ -201,3 +201,36 @@ def test_the_defaults_are_the_documented_limits() -> None:
 def test_the_shape_of_a_request_chooses_its_pool(limits: Limits, fast: bool, pool: str) -> None:
     assert limits.pool_of(EXPORT_IDS, fast=fast) == pool
     assert limits.pool_of(EXPORT_SEGMENT, fast=fast) == "default"
+
+
+@given(waiting=st.integers(1, 120), pause=st.floats(1, 100), limit=st.integers(2, 40))
+def test_a_closed_pool_saves_up_no_requests(waiting: int, pause: float, limit: int) -> None:
+    async def main() -> list[float]:
+        limiter = LocalLimiter(Limits(ids=RateLimit(limit, 10)))
+        loop = asyncio.get_running_loop()
+        left: list[float] = []
+
+        async def one() -> None:
+            await limiter.acquire("ids")
+            left.append(loop.time())
+
+        limiter.observe("ids", RateWindow(remaining=0, resets_in=pause), refused=True)
+        await asyncio.gather(*(one() for _ in range(waiting)))
+        return left
+
+    assert busiest(virtual.run(main), 10 * (1 - 1e-6)) <= limit
+
+
+def test_a_pool_that_closes_while_one_waits_for_its_token_keeps_it_waiting() -> None:
+    async def main() -> float:
+        limiter = LocalLimiter(Limits(ids=RateLimit(1, 10)))
+        loop = asyncio.get_running_loop()
+        await limiter.acquire("ids")
+        began = loop.time()
+        waiter = asyncio.create_task(limiter.acquire("ids"))
+        await asyncio.sleep(1)
+        limiter.observe("ids", RateWindow(remaining=0, resets_in=50), refused=True)
+        await waiter
+        return loop.time() - began
+
+    assert virtual.run(main) >= 51

@@ -80,13 +80,13 @@ def test_other_errors_are_not_narrowed() -> None:
     assert failed(outcome) == set(FIFTY)
 
 
-def test_a_refused_shape_is_narrowed_once_and_not_for_every_batch() -> None:
+def test_a_refused_shape_is_narrowed_twice_and_not_for_every_batch() -> None:
     batches = [Batch(tuple(f"{b}-{n}" for n in range(50))) for b in range(10)]
     braze = Braze({str(i) for b in batches for i in b.identifiers})
 
     everything = outcomes(braze, *batches)
 
-    assert len(braze.asked) == 1 + 98 + 9
+    assert len(braze.asked) == 2 * (1 + 98) + 8
     assert set().union(*map(failed, everything)) == braze.guilty
 
 
@@ -160,3 +160,30 @@ def test_nonfatal_errors_are_kept_and_condemn_nobody() -> None:
     assert outcome.errors == ["something"]
     assert outcome.invalid == []
     assert outcome.unaccounted == 1
+
+
+def test_a_first_batch_of_nothing_but_guilty_ones_costs_the_others_nothing() -> None:
+    bad = [f"bad{n}" for n in range(50)]
+    later = [Batch(("bad", *(f"{b}-{n}" for n in range(49)))) for b in range(5)]
+
+    everything = outcomes(Braze({*bad, "bad"}), Batch(tuple(bad)), *later)
+
+    assert [failed(outcome) for outcome in everything[1:]] == [{"bad"}] * 5
+
+
+def test_an_outage_while_narrowing_condemns_no_later_batch() -> None:
+    class Down(Braze):
+        async def __call__(self, batch: Batch) -> IdsAnswer:
+            if len(self.asked) < 4 and len(batch.identifiers) < 50:
+                self.asked.append(batch.identifiers)
+                raise ServerError("down", status=503)
+            return await super().__call__(batch)
+
+    batches = [Batch((f"x{b}", *(f"{b}-{n}" for n in range(49)))) for b in range(4)]
+    everything = outcomes(Down({f"x{b}" for b in range(4)}), *batches)
+    assert failed(everything[-1]) == {"x3"}
+
+
+def test_a_kept_error_keeps_no_frames() -> None:
+    (outcome,) = outcomes(Braze({"u1"}), Batch(("u1",)))
+    assert outcome.failed[0].error.__traceback__ is None

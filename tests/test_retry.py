@@ -15,7 +15,7 @@ from braze_export.endpoints import (
     Endpoint,
 )
 from braze_export.errors import BrazeError, RateLimitError, ServerError
-from braze_export.retry import RetryPolicy, is_retryable
+from braze_export.retry import RetryPolicy, is_refusal, is_retryable
 
 READS = [EXPORT_IDS, SEGMENTS_LIST, CANCEL_SEGMENT_EXPORT]
 STARTS = [EXPORT_SEGMENT, EXPORT_GLOBAL_CONTROL_GROUP]
@@ -59,7 +59,7 @@ def test_what_is_tried_again(kind: type[BrazeError]) -> None:
     for endpoint, expected in [*((e, reads) for e in READS), *((e, starts) for e in STARTS)]:
         error = kind("x")
         assert is_retryable(error, endpoint) is expected, endpoint.label
-        delay = policy.delay(error, endpoint, attempt=1, elapsed=0.0, rng=lambda: 0.5)
+        delay = policy.delay(error, endpoint, failures=1, elapsed=0.0, rng=lambda: 0.5)
         assert delay == (0.25 if expected else None), endpoint.label
 
 
@@ -71,7 +71,7 @@ def test_the_pause_doubles_up_to_the_cap(attempt: int, longest: float) -> None:
     policy = RetryPolicy(max_attempts=10**10)
 
     def delay(rng: Callable[[], float]) -> float | None:
-        return policy.delay(ServerError("x"), EXPORT_IDS, attempt=attempt, elapsed=0.0, rng=rng)
+        return policy.delay(ServerError("x"), EXPORT_IDS, failures=attempt, elapsed=0.0, rng=rng)
 
     assert delay(lambda: 0.0) == 0.0
     assert delay(lambda: 0.5) == longest / 2
@@ -101,7 +101,7 @@ def test_the_bounds_of_every_pause(
     error = RateLimitError("x")
     error.retry_after = asked
     delay = policy.delay(
-        error, EXPORT_IDS, attempt=attempt, elapsed=elapsed, rng=random.Random(seed).random
+        error, EXPORT_IDS, failures=attempt, elapsed=elapsed, rng=random.Random(seed).random
     )
     wait = asked or 0.0
     if delay is None:
@@ -115,21 +115,37 @@ def test_the_last_attempt_is_the_last() -> None:
     policy = RetryPolicy(max_attempts=3)
 
     def delays(attempt: int) -> float | None:
-        return policy.delay(ServerError("x"), EXPORT_IDS, attempt=attempt, elapsed=0.0)
+        return policy.delay(ServerError("x"), EXPORT_IDS, failures=attempt, elapsed=0.0)
 
     assert delays(2) is not None
     assert delays(3) is None
     assert delays(4) is None
 
 
+def test_refusals_by_the_rate_limit_are_counted_apart() -> None:
+    policy = RetryPolicy(max_attempts=2, max_refusals=4)
+    error = RateLimitError("x")
+    error.retry_after = 1.0
+
+    def delays(failures: int, refusals: int) -> bool:
+        delay = policy.delay(error, EXPORT_IDS, failures=failures, refusals=refusals, elapsed=0.0)
+        return delay is not None
+
+    assert [delays(0, n) for n in range(1, 6)] == [True, True, True, False, False]
+    assert not delays(2, 1)
+    assert is_refusal(error)
+    assert not is_refusal(RateLimitError("says not how long"))
+    assert not is_refusal(ServerError("x"))
+
+
 def test_the_defaults() -> None:
-    expected = RetryPolicy(max_attempts=6, max_seconds=300.0, base=0.5, cap=30.0)
+    expected = RetryPolicy(max_attempts=6, max_refusals=60, max_seconds=7200.0, base=0.5, cap=30.0)
     assert RetryPolicy() == expected
 
 
 def test_one_attempt_means_none_again() -> None:
     policy = RetryPolicy(max_attempts=1)
-    assert policy.delay(ServerError("x"), EXPORT_IDS, attempt=1, elapsed=0.0) is None
+    assert policy.delay(ServerError("x"), EXPORT_IDS, failures=1, elapsed=0.0) is None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +166,7 @@ def test_no_pause_is_begun_that_would_end_too_late(
     error = RateLimitError("x")
     error.retry_after = asked
     policy = RetryPolicy(max_seconds=300.0)
-    delay = policy.delay(error, EXPORT_IDS, attempt=1, elapsed=elapsed, rng=lambda: 1.0)
+    delay = policy.delay(error, EXPORT_IDS, failures=1, elapsed=elapsed, rng=lambda: 1.0)
     assert delay == expected
 
 
@@ -159,13 +175,13 @@ def test_what_the_server_asks_for_comes_on_top(endpoint: Endpoint) -> None:
     error = RateLimitError("x")
     error.retry_after = 7.0
     policy = RetryPolicy()
-    assert policy.delay(error, endpoint, attempt=1, elapsed=0.0, rng=lambda: 0.0) == 7.0
-    assert policy.delay(error, endpoint, attempt=2, elapsed=0.0, rng=lambda: 1.0) == 8.0
+    assert policy.delay(error, endpoint, failures=1, elapsed=0.0, rng=lambda: 0.0) == 7.0
+    assert policy.delay(error, endpoint, failures=2, elapsed=0.0, rng=lambda: 1.0) == 8.0
 
 
 def test_the_jitter_is_random_by_default() -> None:
     policy = RetryPolicy(base=10.0)
-    drawn = {policy.delay(ServerError("x"), EXPORT_IDS, attempt=1, elapsed=0.0) for _ in range(20)}
+    drawn = {policy.delay(ServerError("x"), EXPORT_IDS, failures=1, elapsed=0.0) for _ in range(20)}
     assert len(drawn) > 1
     assert all(d is not None and 0 <= d < 10 for d in drawn)
 

@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 
-from braze_export import AiohttpTransport, BrazeClient, BrazeError, DecodeError, RetryPolicy
+from braze_export import (
+    AiohttpTransport,
+    BrazeClient,
+    BrazeError,
+    DecodeError,
+    RetryPolicy,
+)
 from braze_export.sandbox import Fault, Sandbox
 from braze_export.transports.httpx import HttpxTransport
 
 KEY = "s3cr3t-key-of-the-workspace"
 EMAIL = "ada.lovelace@example.com"
-QUICK = RetryPolicy(max_attempts=2, base=0.001)
+QUICK = RetryPolicy(max_attempts=2, max_refusals=2, base=0.001)
 
 FAULTS = {
     "echo in message": Fault(status=400, body={"message": f"no: Bearer {KEY}"}),
@@ -66,6 +72,39 @@ async def test_a_profile_that_does_not_fit_shows_in_no_traceback() -> None:
             await braze.users.get("u1", into=Row)
     assert EMAIL not in "".join(traceback.format_exception(caught.value))
     assert EMAIL.encode() in caught.value.raw
+
+
+MALFORMED = [
+    b"garbage\r\n\r\n",
+    b"HTTP/1.1 abc OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"HTTP/9.9 200 OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n bad header\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("transport", [AiohttpTransport, HttpxTransport])
+@pytest.mark.parametrize("sent", MALFORMED)
+async def test_the_key_is_in_nothing_chained_to_an_error(sent: bytes, transport: Any) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with (
+        server,
+        BrazeClient(KEY, f"http://127.0.0.1:{port}", retry=QUICK, transport=transport()) as braze,
+    ):
+        with pytest.raises(BrazeError) as caught:
+            await braze.users.get("u1")
+    link: BaseException | None = caught.value
+    while link is not None:
+        assert KEY not in f"{link!r} {link!s} {vars(link)!r}"
+        link = link.__cause__ or link.__context__
 
 
 async def test_the_key_is_in_no_repr_of_anything_reachable() -> None:

@@ -86,7 +86,9 @@ async def test_every_exception_of_aiohttp_is_translated(kind: type[Exception]) -
     with pytest.raises(TransportError) as caught:
         await transport.send(request())
     assert caught.value.endpoint == "GET /segments/list"
-    assert caught.value.__cause__ is not None
+    # An answer that is no HTTP carries the request's headers, with the key: it is not chained.
+    assert (caught.value.__cause__ is None) == issubclass(kind, aiohttp.ClientResponseError)
+    assert (caught.value.__context__ is None) == issubclass(kind, aiohttp.ClientResponseError)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +225,38 @@ async def test_sessions_that_would_spoil_requests_are_refused() -> None:
     async with owner as session:
         with pytest.raises(InputError, match="auth"):
             AiohttpTransport(session)
+
+
+async def test_an_httpx_client_that_would_replace_the_key_is_refused() -> None:
+    client = await asyncio.to_thread(httpx.AsyncClient, auth=("a", "b"))
+    with pytest.raises(InputError, match="auth"):
+        HttpxTransport(client)
+    await client.aclose()
+
+
+@pytest.mark.parametrize("transport", [AiohttpTransport, HttpxTransport])
+async def test_a_closed_transport_opens_nothing_again(transport: Any) -> None:
+    closed = transport()
+    await closed.aclose()
+    with pytest.raises(ClientClosedError):
+        await closed.send(request())
+
+
+async def test_a_transport_closed_while_it_opens_leaves_nothing_open() -> None:
+    transport = HttpxTransport()
+    sending = asyncio.create_task(transport.send(request()))
+    await asyncio.sleep(0)
+    await transport.aclose()
+    with pytest.raises(ClientClosedError):
+        await sending
+
+
+@pytest.mark.parametrize("transport", [AiohttpTransport, HttpxTransport])
+@pytest.mark.parametrize("host", ["rest..braze.com", f"{'x' * 70}.com"])
+async def test_a_host_that_cannot_be_looked_up(transport: Any, host: str) -> None:
+    async with BrazeClient("key", f"https://{host}", transport=transport(), retry=ONCE) as braze:
+        with pytest.raises(ConnectError):
+            await braze.users.get("u1")
 
 
 @pytest.mark.parametrize("transport", [AiohttpTransport, HttpxTransport])

@@ -15,7 +15,6 @@ from braze_export.identifiers import check_name
 from braze_export.lenient import structure_leniently
 from braze_export.models.segments import Segment, SegmentDetails, SegmentSize
 from braze_export.models.timestamps import parse_moment
-from braze_export.tasks import TaskScope
 
 _Sizes: TypeAlias = list[SegmentSize]  # the class has a method named list
 _PAGE = 100  # segments of a full page
@@ -32,11 +31,9 @@ class Segments:
     def __init__(
         self,
         caller: Caller,
-        scope: TaskScope,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._caller = caller
-        self._scope = scope
         self._now = now
 
     async def list(
@@ -58,7 +55,6 @@ class Segments:
             raise InputError(f'sort_direction must be "asc" or "desc", not {sort_direction!r}')
         page = 0
         while True:
-            self._scope.check_open()
             params: dict[str, str | int] = {"page": page}
             if sort_direction is not None:
                 params["sort_direction"] = sort_direction
@@ -67,7 +63,7 @@ class Segments:
             for segment in segments:
                 yield segment
             # Braze tells no total: the first page that is not full is the last.
-            if len(segments) < _PAGE:
+            if len(answer["segments"]) < _PAGE:
                 return
             page += 1
 
@@ -82,7 +78,6 @@ class Segments:
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
         """
-        self._scope.check_open()
         params = {"segment_id": check_name(segment_id, "segment_id")}
         answer = await self._caller.call(SEGMENTS_DETAILS, decode_object, params=params)
         return structure_leniently(SegmentDetails, answer)[0]
@@ -105,7 +100,6 @@ class Segments:
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
         """
-        self._scope.check_open()
         name = check_name(segment_id, "segment_id")
         windows = _windows(_check_length(length), ending_at, self._now)
         days: dict[Any, SegmentSize] = {}

@@ -146,7 +146,6 @@ class Users:
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
         """
-        self._scope.check_open()
         body = Batch((check_identifier(identifier),)).payload()
         names = self._fields(fields, into)
         decode = decoder_for(into, EXPORT_IDS)
@@ -186,7 +185,6 @@ class Users:
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
         """
-        self._scope.check_open()
         body: dict[str, Any] = {"segment_id": check_name(segment_id, "segment_id")}
         body |= _export_options(fields, callback_url, output_format)
         if custom_attributes is not None:
@@ -215,7 +213,6 @@ class Users:
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
         """
-        self._scope.check_open()
         body = _export_options(fields, callback_url, output_format)
         return await start(self._caller, EXPORT_GLOBAL_CONTROL_GROUP, body)
 
@@ -232,7 +229,6 @@ class Users:
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
         """
-        self._scope.check_open()
         body = {"segment_id": check_name(segment_id, "segment_id")}
         await self._caller.call(CANCEL_SEGMENT_EXPORT, _nothing, content=body)
 

@@ -1,7 +1,5 @@
 """The default transport: aiohttp."""
 
-import asyncio
-
 import aiohttp
 from yarl import URL
 
@@ -32,6 +30,7 @@ class AiohttpTransport:
             raise InputError("the aiohttp session must not have auth=: it would replace the key")
         self._session = session
         self._owned = session is None
+        self._closed = False
 
     async def send(self, request: Request) -> Response:
         """Send one request and return its answer, whatever its status.
@@ -39,8 +38,9 @@ class AiohttpTransport:
         Raises:
             TransportError: no whole answer came.
         """
+        session = self._open()
         try:
-            async with self._open().request(
+            async with session.request(
                 request.endpoint.method,
                 URL(request.url, encoded=True),
                 data=request.body,
@@ -56,20 +56,25 @@ class AiohttpTransport:
                 body = await answer.read()
                 headers = {name.lower(): value for name, value in answer.headers.items()}
                 return Response(answer.status, headers, body)
-        except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+        except aiohttp.ClientResponseError as error:
+            failure = translate(error, request.endpoint.label)
+        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
             raise translate(error, request.endpoint.label) from error
+        raise failure  # not from the other, whose repr shows the headers that were sent
 
     async def aclose(self) -> None:
         """Close the session, if the transport has opened it."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None and self._owned:
             await session.close()
 
     def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ClientClosedError("the transport is closed: make a new client")
         if self._session is None:
             # The fan-out bounds how many connections there are, not the pool.
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-            self._owned = True
         if self._session.closed:
             raise ClientClosedError("the aiohttp session that the client was given is closed")
         return self._session
@@ -83,7 +88,8 @@ def translate(error: Exception, endpoint: str) -> TransportError:
         return timeout
     if isinstance(error, TimeoutError):
         return RequestTimeoutError("the answer did not come in time", endpoint=endpoint)
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
+    # UnicodeError: a host name that cannot be looked up.
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL | UnicodeError):
         return ConnectError(f"could not connect ({_cause(error)})", endpoint=endpoint)
     return ConnectionLostError(f"the connection was lost ({_cause(error)})", endpoint=endpoint)
 

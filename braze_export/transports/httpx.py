@@ -11,10 +11,21 @@ from braze_export.errors import (
     ClientClosedError,
     ConnectError,
     ConnectionLostError,
+    InputError,
     RequestTimeoutError,
     TransportError,
 )
 from braze_export.wire import Request, Response
+
+_FAILURES = (
+    httpx.HTTPError,
+    httpx.StreamError,
+    httpx.InvalidURL,
+    TimeoutError,
+    OSError,
+    UnicodeError,  # a host name that cannot be looked up
+)
+_UNCONNECTED = (httpx.ConnectError, httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)
 
 
 class HttpxTransport:
@@ -27,8 +38,11 @@ class HttpxTransport:
     """
 
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
+        if client is not None and client.auth is not None:
+            raise InputError("the httpx client must not have auth=: it would replace the key")
         self._client = client
         self._owned = client is None
+        self._closed = False
 
     async def send(self, request: Request) -> Response:
         """Send one request and return its answer, whatever its status.
@@ -37,6 +51,8 @@ class HttpxTransport:
             TransportError: no whole answer came.
         """
         timeouts = request.timeouts
+        if self._closed:
+            raise ClientClosedError("the transport is closed: make a new client")
         client = self._client or await self._open()
         if client.is_closed:
             raise ClientClosedError("the httpx client that the transport was given is closed")
@@ -50,13 +66,14 @@ class HttpxTransport:
                     timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=None),
                     follow_redirects=False,
                 )
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, TimeoutError, OSError) as e:
+        except _FAILURES as e:
             raise translate(e, request.endpoint.label) from e
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Response(answer.status_code, headers, answer.content)
 
     async def aclose(self) -> None:
         """Close the client, if the transport has opened it."""
+        self._closed = True
         client, self._client = self._client, None
         if client is not None and self._owned:
             await client.aclose()
@@ -69,8 +86,11 @@ class HttpxTransport:
         if self._client is not None:  # another request was quicker
             await client.aclose()
             return self._client
-        self._client, self._owned = client, True
-        return client
+        if self._closed:
+            await client.aclose()
+        else:
+            self._client = client
+        return client  # a closed one is refused where it is used
 
 
 def translate(error: Exception, endpoint: str) -> TransportError:
@@ -82,6 +102,6 @@ def translate(error: Exception, endpoint: str) -> TransportError:
         return timeout
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return RequestTimeoutError("the answer did not come in time", endpoint=endpoint)
-    if isinstance(error, httpx.ConnectError | httpx.InvalidURL | httpx.UnsupportedProtocol):
+    if isinstance(error, _UNCONNECTED):
         return ConnectError(f"could not connect ({cause})", endpoint=endpoint)
     return ConnectionLostError(f"the connection was lost ({cause})", endpoint=endpoint)

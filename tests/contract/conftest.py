@@ -10,7 +10,7 @@ from braze_export.transports.httpx import HttpxTransport
 from braze_export.wire import Transport
 
 #: Retries without real waiting: the pauses are at most a few milliseconds.
-QUICK = RetryPolicy(max_attempts=4, base=0.001, cap=0.002)
+QUICK = RetryPolicy(max_attempts=4, max_refusals=4, base=0.001, cap=0.002)
 
 Connect: TypeAlias = Callable[..., BrazeClient]
 

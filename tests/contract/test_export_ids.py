@@ -459,3 +459,39 @@ async def test_what_costs_the_fast_tier_is_said_once(
     await braze.users.get("u1", fields=["email", "campaigns_received"])
     await braze.users.get("u1")
     assert caplog.text.count("slower limit") == 1
+
+
+async def test_after_the_first_error_nothing_more_is_asked(connect: Connect) -> None:
+    def faults(number: int, _: str) -> Fault | None:
+        return Fault(status=401) if number == 1 else None
+
+    async with Sandbox(users=5000, faults=faults) as sandbox:
+        braze = connect(sandbox)
+        with pytest.raises(AuthenticationError):
+            async for _ in braze.users.export_ids(ids(5000), concurrency=4):
+                await asyncio.sleep(0)
+        assert sandbox.counters.requests <= 12
+
+
+async def test_users_may_be_left_out_beside_unknown_ids(connect: Connect) -> None:
+    body = {"message": "success", "invalid_user_ids": ["a", "b"]}
+    async with Sandbox(faults=lambda *_: Fault(status=200, body=body)) as sandbox:
+        result = await connect(sandbox).users.export_ids(["a", "b"]).collect()
+    assert result == IdsResult([], ["a", "b"], [])
+
+
+async def test_a_block_left_while_another_task_iterates_ends_that_too(connect: Connect) -> None:
+    async with Sandbox(users=1000, latency=5) as sandbox:
+        export = connect(sandbox).users.export_ids(ids(1000))
+
+        async def iterate() -> None:
+            async for _ in export:
+                raise AssertionError
+
+        async with export:
+            child = asyncio.create_task(iterate())
+            while sandbox.open_connections < 1:
+                await asyncio.sleep(0.001)
+        with pytest.raises(ClientClosedError, match="export"):
+            await child
+        assert not at_work()

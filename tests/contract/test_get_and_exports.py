@@ -1,3 +1,4 @@
+import asyncio
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ from braze_export import (
     AuthenticationError,
     BadRequestError,
     BrazeClient,
+    ClientClosedError,
     ConnectError,
     ConnectionLostError,
     DecodeError,
@@ -14,6 +16,7 @@ from braze_export import (
     InputError,
     PermissionDeniedError,
     RequestTimeoutError,
+    RetryPolicy,
     ServerError,
     Timeouts,
     UserAlias,
@@ -107,6 +110,7 @@ async def test_a_segment_export_is_started(braze: BrazeClient, sandbox: Sandbox)
     )
     assert job.segment_id == sandbox.segment_id(1)
     assert job.url is not None
+    assert job.object_prefix
     assert job.object_prefix in job.url
     assert job.url not in repr(job)
     assert sandbox.log[-1].body == {
@@ -205,3 +209,42 @@ async def test_passing_trouble_is_outlived_by_cancel(braze: BrazeClient, sandbox
 
 def test_the_policy_of_these_tests_waits_for_nothing() -> None:
     assert QUICK.cap <= 0.01
+
+
+async def test_closing_the_client_ends_single_calls(connect: Connect) -> None:
+    async with Sandbox(latency=5) as sandbox:
+        braze = connect(sandbox)
+        calls = [
+            asyncio.create_task(braze.users.get("u1")),
+            asyncio.create_task(braze.users.export_segment("s", fields=["email"])),
+            asyncio.create_task(braze.segments.details("s")),
+        ]
+        while sandbox.open_connections < 3:
+            await asyncio.sleep(0.001)
+        made = sandbox.connections_made
+        await braze.aclose()
+        for call in calls:
+            with pytest.raises(ClientClosedError):
+                await call
+        with pytest.raises(ClientClosedError):
+            _ = [s async for s in braze.segments.list()]
+        assert sandbox.connections_made == made
+
+
+async def test_closing_the_client_ends_a_wait_for_the_next_try(connect: Connect) -> None:
+    async with Sandbox(faults=lambda *_: Fault(status=503)) as sandbox:
+        braze = connect(sandbox, retry=RetryPolicy(base=1e6, cap=1e6, max_seconds=1e9))
+        call = asyncio.create_task(braze.users.get("u1"))
+        while not sandbox.counters.requests:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
+        await braze.aclose()
+        with pytest.raises(ClientClosedError):
+            await call
+
+
+async def test_a_job_without_a_prefix_is_kept(connect: Connect) -> None:
+    body = {"message": "success", "url": "https://example.com/x.zip"}
+    async with Sandbox(faults=lambda *_: Fault(status=200, body=body)) as sandbox:
+        job = await connect(sandbox).users.export_segment("s", fields=["email"])
+    assert (job.object_prefix, job.url) == (None, "https://example.com/x.zip")

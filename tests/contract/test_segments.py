@@ -123,3 +123,14 @@ async def test_bad_arguments_of_the_others(braze: BrazeClient, sandbox: Sandbox)
     with pytest.raises(InputError):
         await braze.segments.details(" ")
     assert sandbox.counters.requests == 0
+
+
+async def test_odd_entries_of_a_full_page_do_not_end_the_list(connect: Connect) -> None:
+    def page(number: int, _: str) -> Fault:
+        entries = [{"id": f"{number}-{n}"} for n in range(99)] if number < 3 else []
+        segments = [*entries, None] if entries else entries
+        return Fault(status=200, body={"message": "success", "segments": segments})
+
+    async with Sandbox(faults=page) as sandbox:
+        segments = [s async for s in connect(sandbox).segments.list()]
+    assert len(segments) == 198

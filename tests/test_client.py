@@ -1,0 +1,58 @@
+import pytest
+
+from braze_export import BrazeClient, InputError, Limits, RetryPolicy, Timeouts
+from braze_export.sandbox import Sandbox
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("BRAZE_API_KEY", "key")
+    monkeypatch.setenv("BRAZE_REST_ENDPOINT", "EU-01")
+    return monkeypatch
+
+
+def test_a_client_from_the_environment(environment: pytest.MonkeyPatch) -> None:
+    braze = BrazeClient.from_env(
+        limits=Limits.new_workspace(), retry=RetryPolicy(max_attempts=2), timeouts=Timeouts(read=5)
+    )
+    assert repr(braze) == "<BrazeClient of https://rest.fra-01.braze.eu>"
+    assert braze._caller.limits == Limits.new_workspace()
+    assert braze._caller.retry.max_attempts == 2
+    assert braze._caller.timeouts.read == 5
+
+
+@pytest.mark.parametrize("name", ["BRAZE_API_KEY", "BRAZE_REST_ENDPOINT"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_the_missing_variable_is_named(
+    environment: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    if value is None:
+        environment.delenv(name)
+    else:
+        environment.setenv(name, value)
+    with pytest.raises(InputError, match=f"environment variable {name} is not set"):
+        BrazeClient.from_env()
+
+
+@pytest.mark.parametrize("key", ["", " ", "'key'", '"key"', "key\n", "a b", "schlüssel", None])
+def test_a_key_that_cannot_be_right_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(InputError, match="api_key") as caught:
+        BrazeClient(key, "US-01")
+    assert "schlüssel" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "XX-01", "rest.iad-01.braze.com", "http://rest.iad-01.braze.com", "ftp://x.y"]
+)
+def test_an_address_that_cannot_be_right_is_refused(url: str) -> None:
+    with pytest.raises(InputError):
+        BrazeClient("key", url)
+
+
+async def test_closing_twice_does_nothing() -> None:
+    async with Sandbox(users=1) as sandbox:
+        braze = BrazeClient(sandbox.api_key, sandbox.url)
+        assert await braze.users.get("u1")
+        await braze.aclose()
+        await braze.aclose()
+        assert repr(braze) == f"<BrazeClient of {sandbox.url}>"
