@@ -86,7 +86,8 @@ class Users:
             identifiers: an iterable or async iterable of external ids (``str``), ``UserAlias``,
                 ``BrazeId``, ``DeviceId``, ``EmailAddress``, ``PhoneNumber``, in any mixture.
                 Read only as far ahead as requests are under way, so a file of any size will
-                do. An identifier that was read shortly before is not asked for again.
+                do. An identifier that was read shortly before is not asked for again. An async
+                generator is closed when the export ends.
             fields: what to export, as ``ExportField`` or ``str``. Without, the fields of
                 ``into``, or everything where it is no class of yours. Workspaces made on or
                 after 2024-08-22 must name fields.
