@@ -40,7 +40,6 @@ def decode_profile(raw: bytes) -> UserProfile:
     """
     misfits: frozenset[str] = frozenset()
     try:
-        raw.isascii() or raw.decode()  # msgspec does not look into what it skips
         profile = _profiles.decode(raw)
     except (msgspec.DecodeError, ValueError, RecursionError):
         data = loads(raw)

@@ -281,7 +281,16 @@ def test_values_survive_in_extra_raw_and_custom_attributes(value: Any) -> None:
 
 
 @pytest.mark.parametrize("raw", [b'{"new": "\xff"}', b'{"\xff": 1}', b'{"new": {"a": "\xc3"}}'])
-def test_bytes_that_are_no_text_are_found_in_unknown_keys_too(raw: bytes) -> None:
+def test_bytes_that_are_no_text_in_unknown_keys_cost_only_extra(raw: bytes) -> None:
+    raw = b'{"external_id": "u1", ' + raw[1:]
+    profile = decode_profile(raw)
+    assert (profile.external_id, profile.raw) == ("u1", raw)
+    with pytest.raises(DecodeError, match="unknown keys of a user"):
+        _ = profile.extra
+
+
+@pytest.mark.parametrize("raw", [b'{"email": "\xff"}', b'{"custom_attributes": {"a": "\xc3"}}'])
+def test_bytes_that_are_no_text_are_refused_in_known_keys(raw: bytes) -> None:
     with pytest.raises(ValueError, match="utf-8"):
         decode_profile(raw)
 
@@ -293,6 +302,7 @@ def test_what_cannot_be_held_in_extra_is_our_own_error() -> None:
     with pytest.raises(DecodeError, match="unknown keys of a user") as caught:
         _ = profile.extra
     assert caught.value.raw == raw
+    assert repr(profile) == "UserProfile(external_id='u1', extra='(unreadable)')"
 
 
 @pytest.mark.parametrize("key", ["custom_attributes", "new", "email"])

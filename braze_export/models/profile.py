@@ -194,7 +194,7 @@ class UserProfile(Record, frozen=True, eq=False, gc=True):
 
         Raises:
             DecodeError: an unknown key holds what Python cannot hold, such as a number of more
-                than 4300 digits.
+                than 4300 digits, or bytes that are no UTF-8. ``raw`` has them.
         """
         if not self._raw:
             return {}
@@ -223,6 +223,9 @@ class UserProfile(Record, frozen=True, eq=False, gc=True):
     __hash__ = None  # type: ignore[assignment] # holds dictionaries
 
     def __repr__(self) -> str:
-        extra = self.extra
+        try:
+            extra: Any = self.extra
+        except DecodeError:
+            extra = "(unreadable)"
         shown = self._values() | ({"extra": extra} if extra else {})
         return f"UserProfile({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
