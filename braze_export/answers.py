@@ -167,9 +167,12 @@ def _kind_of(response: Response, endpoint: Endpoint, message: str) -> tuple[type
                 "An export of this segment is already running (or 100 of the company are): wait "
                 f"until it ends, or cancel it first. {endpoint.docs}"
             )
-        return RateLimitError, "The workspace's requests for this window are used up"
+        return RateLimitError, (
+            "The workspace's requests for this window are used up: try again after its reset, or "
+            "lower the client's limits"
+        )
     if status >= 500:
-        return ServerError, ""
+        return ServerError, "Braze, or something on the way, has a problem: try again later"
     kinds: dict[int, tuple[type[APIError], str]] = {
         400: (BadRequestError, f"See {endpoint.docs}"),
         401: (

@@ -55,18 +55,23 @@ class TransportError(BrazeError):
         endpoint: method and path, such as ``POST /users/export/ids``.
         attempts: how many times the request was tried.
         sent: whether the request may have reached the server.
+        hint: what to do about it.
     """
 
     sent: bool = True
 
-    def __init__(self, message: str, *, endpoint: str = "", attempts: int = 1) -> None:
+    def __init__(
+        self, message: str, *, endpoint: str = "", attempts: int = 1, hint: str = ""
+    ) -> None:
         super().__init__(message)
         self.endpoint = endpoint
         self.attempts = attempts
+        self.hint = hint
 
     def __str__(self) -> str:
         where = f"{self.endpoint}: " if self.endpoint else ""
-        return f"{where}{self.args[0]}{_tries(self.attempts)}"
+        hint = f". {self.hint}" if self.hint else ""
+        return f"{where}{self.args[0]}{_tries(self.attempts)}{hint}"
 
 
 class ConnectError(TransportError):

@@ -4,13 +4,17 @@ No ``async`` code, no HTTP library.
 """
 
 from collections.abc import Mapping
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 from attrs import field, frozen
 
 from braze_export.endpoints import Endpoint
 from braze_export.errors import InputError
 from braze_export.validators import above_zero
+
+#: What to do where no whole answer came, for the errors of every transport.
+UNREACHABLE: Final = "Check base_url and the network"
+BROKEN: Final = "Check the network, and try again"
 
 
 class ApiKey:

@@ -259,7 +259,9 @@ def test_each_status_has_its_error(status: int, kind: type[APIError]) -> None:
         (413, "4 MB"),
         (415, "headers"),
         (418, r"See https://www\.braze\.com/docs/"),
-        (429, "used up"),
+        (429, "try again after its reset"),
+        (500, "try again later"),
+        (503, "try again later"),
     ],
 )
 def test_hints_say_what_to_do(status: int, hint: str) -> None:

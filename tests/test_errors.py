@@ -86,6 +86,7 @@ def test_what_a_transport_error_says(kind: type[TransportError]) -> None:
     assert str(kind("refused", endpoint="GET /x")) == "GET /x: refused"
     assert str(kind("refused", attempts=3)) == "refused (tried 3 times)"
     assert str(kind("refused", endpoint="GET /x", attempts=2)) == "GET /x: refused (tried 2 times)"
+    assert str(kind("refused", attempts=2, hint="Look")) == "refused (tried 2 times). Look"
 
 
 @pytest.mark.parametrize(

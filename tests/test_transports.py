@@ -86,6 +86,7 @@ async def test_every_exception_of_aiohttp_is_translated(kind: type[Exception]) -
     with pytest.raises(TransportError) as caught:
         await transport.send(request())
     assert caught.value.endpoint == "GET /segments/list"
+    assert caught.value.hint.startswith("Check ")
     # An answer that is no HTTP carries the request's headers, with the key: it is not chained.
     assert (caught.value.__cause__ is None) == issubclass(kind, aiohttp.ClientResponseError)
     assert (caught.value.__context__ is None) == issubclass(kind, aiohttp.ClientResponseError)

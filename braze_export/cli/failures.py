@@ -14,12 +14,8 @@ from braze_export import (
     AuthenticationError,
     BrazeError,
     BrazeWarning,
-    ConnectError,
     InputError,
     PermissionDeniedError,
-    RateLimitError,
-    ServerError,
-    TransportError,
 )
 from braze_export.cli.screen import Screen
 
@@ -45,13 +41,7 @@ _NAMES: Final = {
     "allow_insecure_http=True": "--allow-insecure-http",
     "base_url": "the endpoint",
     "api_key": "the API key",
-}
-
-_ADVICE: Final = {
-    ConnectError: ". Check the endpoint and the network",
-    TransportError: ". Check the network, and try again",
-    RateLimitError: ". Try again later, or ask for less with --max-requests",
-    ServerError: ". Braze has a problem: try again later",
+    "the client's limits": "--max-requests",
 }
 
 
@@ -99,12 +89,11 @@ def code_of(error: BrazeError) -> int:
 
 
 def in_our_words(error: BrazeError) -> str:
-    """Return an error's message with the names of options for those of arguments, and advice."""
+    """Return an error's message with the names of options for those of arguments."""
     text = str(error)
     for name, ours in _NAMES.items():
         text = text.replace(name, ours)
-    advice = next((told for kind, told in _ADVICE.items() if isinstance(error, kind)), "")
-    return text + advice
+    return text
 
 
 @contextmanager

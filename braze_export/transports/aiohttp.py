@@ -11,7 +11,7 @@ from braze_export.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from braze_export.wire import Request, Response
+from braze_export.wire import BROKEN, UNREACHABLE, Request, Response
 
 
 class AiohttpTransport:
@@ -83,15 +83,21 @@ class AiohttpTransport:
 def translate(error: Exception, endpoint: str) -> TransportError:
     """Return our error for one of aiohttp's. The text keeps to what holds no address or data."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        timeout = RequestTimeoutError("no connection in time", endpoint=endpoint)
+        timeout = RequestTimeoutError("no connection in time", endpoint=endpoint, hint=UNREACHABLE)
         timeout.sent = False
         return timeout
     if isinstance(error, TimeoutError):
-        return RequestTimeoutError("the answer did not come in time", endpoint=endpoint)
+        return RequestTimeoutError(
+            "the answer did not come in time", endpoint=endpoint, hint=BROKEN
+        )
     # UnicodeError: a host name that cannot be looked up.
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL | UnicodeError):
-        return ConnectError(f"could not connect ({_cause(error)})", endpoint=endpoint)
-    return ConnectionLostError(f"the connection was lost ({_cause(error)})", endpoint=endpoint)
+        return ConnectError(
+            f"could not connect ({_cause(error)})", endpoint=endpoint, hint=UNREACHABLE
+        )
+    return ConnectionLostError(
+        f"the connection was lost ({_cause(error)})", endpoint=endpoint, hint=BROKEN
+    )
 
 
 def _cause(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from braze_export.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from braze_export.wire import Request, Response
+from braze_export.wire import BROKEN, UNREACHABLE, Request, Response
 
 _FAILURES = (
     httpx.HTTPError,
@@ -97,11 +97,13 @@ def translate(error: Exception, endpoint: str) -> TransportError:
     """Return our error for one of httpx's. The text keeps to what holds no address or data."""
     cause = type(error).__name__
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-        timeout = RequestTimeoutError("no connection in time", endpoint=endpoint)
+        timeout = RequestTimeoutError("no connection in time", endpoint=endpoint, hint=UNREACHABLE)
         timeout.sent = False
         return timeout
     if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return RequestTimeoutError("the answer did not come in time", endpoint=endpoint)
+        return RequestTimeoutError(
+            "the answer did not come in time", endpoint=endpoint, hint=BROKEN
+        )
     if isinstance(error, _UNCONNECTED):
-        return ConnectError(f"could not connect ({cause})", endpoint=endpoint)
-    return ConnectionLostError(f"the connection was lost ({cause})", endpoint=endpoint)
+        return ConnectError(f"could not connect ({cause})", endpoint=endpoint, hint=UNREACHABLE)
+    return ConnectionLostError(f"the connection was lost ({cause})", endpoint=endpoint, hint=BROKEN)

@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 
 from braze_export import (
-    BrazeError,
     ConnectError,
-    ConnectionLostError,
     RateLimitError,
     RetryPolicy,
-    ServerError,
 )
 from braze_export.cli import exporting, reading, writing
 from braze_export.cli.failures import in_our_words
@@ -448,12 +445,8 @@ def test_a_reader_that_goes_away_in_this_process(
     assert (ran.code, ran.err) == (141, "")
 
 
-def test_no_error_is_without_advice() -> None:
-    errors: list[BrazeError] = [
-        ConnectError("x"),
-        ConnectionLostError("x"),
-        RateLimitError("x", status=429),
-        ServerError("x", status=503),
-    ]
-    for error in errors:
-        assert in_our_words(error) != str(error)
+def test_errors_speak_of_options_and_not_of_arguments() -> None:
+    limited = RateLimitError("x", status=429, hint="lower the client's limits")
+    assert in_our_words(limited) == "429 x. lower --max-requests"
+    unreachable = ConnectError("x", hint="Check base_url and the network")
+    assert in_our_words(unreachable) == "x. Check the endpoint and the network"
