@@ -211,7 +211,6 @@ async def check_all(identifiers: Identifiers) -> None:
         InputError: an item is no identifier; the message names its position.
     """
     if isinstance(identifiers, list | tuple | set | frozenset):
-        position = 0
-        async for item in _each(identifiers):
+        for position, item in enumerate(identifiers):
+            await _give_way(position)
             check_identifier(item, position)
-            position += 1

@@ -78,7 +78,7 @@ class BrazeClient:
             timeouts=timeouts or Timeouts(),
             user_agent=_USER_AGENT,
         )
-        self.users = Users(self._caller, self._scope)
+        self.users = Users(self._caller)
         self.segments = Segments(self._caller)
 
     @classmethod

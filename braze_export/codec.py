@@ -101,10 +101,10 @@ def decode_object(body: bytes, endpoint: Endpoint) -> dict[str, Any]:
         value = loads(body)
     except ValueError as error:
         raise decode_error(
-            f"the body is not JSON ({error})", endpoint=endpoint, raw=body
+            f"the body is not JSON ({error})", endpoint=endpoint, raw=body[:_KEPT]
         ) from error
     if not isinstance(value, dict):
-        raise decode_error("the body is no JSON object", endpoint=endpoint, raw=body)
+        raise decode_error("the body is no JSON object", endpoint=endpoint, raw=body[:_KEPT])
     return value
 
 
@@ -114,10 +114,10 @@ def records(answer: dict[str, Any], key: str, cls: type[T], endpoint: Endpoint) 
     Raises:
         DecodeError: there is no such list.
     """
-    items = answer.get(key)
-    if not isinstance(items, list):
+    listed = answer.get(key)
+    if not isinstance(listed, list):
         raise decode_error(f"the answer has no list {key!r}", endpoint=endpoint)
-    return [structure_leniently(cls, item)[0] for item in items if isinstance(item, dict)]
+    return [structure_leniently(cls, item)[0] for item in listed if isinstance(item, dict)]
 
 
 def identity(raw: bytes | msgspec.Raw) -> tuple[str, ...]:

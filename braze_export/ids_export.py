@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any, Final, Generic, Never, Self, cast
 
 import msgspec
-from attrs import frozen
+from attrs import field, frozen
 from typing_extensions import TypeVar
 
 from braze_export.batching import BATCH_SIZE, Batch, Identifiers, batches, check_all
-from braze_export.caller import Caller
+from braze_export.caller import Caller, Meter
 from braze_export.codec import IdsAnswer, decoder_for, identity, split_ids_answer
 from braze_export.endpoints import EXPORT_IDS
 from braze_export.errors import BrazeError, DecodeError, InputError
@@ -23,6 +23,7 @@ from braze_export.models.profile import UserProfile
 from braze_export.models.results import ExportStats, FailedBatch, IdsResult, InvalidUserId
 from braze_export.narrowing import Narrower, Outcome
 from braze_export.tasks import TaskScope
+from braze_export.validators import whole_above_zero
 
 T = TypeVar("T", default=UserProfile)
 F = TypeVar("F", default=Never)
@@ -31,6 +32,17 @@ X = TypeVar("X")
 _TURN: Final = 0.001  # seconds of decoding after which other tasks get their turn
 _KEPT_ERRORS: Final = 100
 _log = logging.getLogger("braze_export")
+
+
+async def ask(
+    caller: Caller, batch: Batch, fields: tuple[str, ...] | None, meter: Meter | None = None
+) -> IdsAnswer:
+    """Make the request of a batch, with ``fields_to_export`` unless ``fields`` is ``None``."""
+    body = batch.payload()
+    if fields is not None:
+        body["fields_to_export"] = fields
+    fast = not costs_fast_tier(fields)
+    return await caller.call(EXPORT_IDS, split_ids_answer, content=body, fast=fast, meter=meter)
 
 
 @frozen
@@ -45,33 +57,23 @@ class Plan(Generic[T]):
         ordered: yield batches in the order of the input.
         keep_going: yield failures instead of raising the first.
         caller: makes the requests.
-        scope: the client's; the export's own lies within.
     """
 
     identifiers: Identifiers
     fields: tuple[str, ...] | None
     decode: Callable[[msgspec.Raw], T]
-    concurrency: int
+    concurrency: int = field(validator=whole_above_zero)
     ordered: bool
     keep_going: bool
     caller: Caller
-    scope: TaskScope
-
-    async def ask(self, batch: Batch, stats: ExportStats) -> IdsAnswer:
-        """Make the request of a batch."""
-        body = batch.payload()
-        if self.fields is not None:
-            body["fields_to_export"] = self.fields
-        fast = not costs_fast_tier(self.fields)
-        return await self.caller.call(
-            EXPORT_IDS, split_ids_answer, content=body, fast=fast, meter=stats
-        )
 
     def outcomes(
         self, stats: ExportStats, scope: TaskScope, stopped: Callable[[], bool]
     ) -> AsyncGenerator[Outcome, None]:
         """Return the outcomes of all batches, as they come or in order."""
-        narrower = Narrower(lambda batch: self.ask(batch, stats), self.keep_going)
+        narrower = Narrower(
+            lambda batch: ask(self.caller, batch, self.fields, stats), self.keep_going
+        )
         units = batches(
             self.identifiers,
             window=2 * self.concurrency * BATCH_SIZE,
@@ -112,7 +114,7 @@ class IdsExport(Generic[T, F]):
         self._invalid: list[Identifier] = []
         self._failed: list[FailedBatch] = []
         self._errors: list[str] = []
-        self._scope = TaskScope("export", plan.scope)
+        self._scope = TaskScope("export", plan.caller.scope)
         self._started = False
         self._entered = False
         self._stream: AsyncGenerator[Any, None] | None = None

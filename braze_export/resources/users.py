@@ -11,7 +11,7 @@ from typing_extensions import TypeVar
 
 from braze_export.batching import Batch, Identifiers, check_iterable
 from braze_export.caller import Caller
-from braze_export.codec import decoder_for, fields_of, split_ids_answer
+from braze_export.codec import decoder_for, fields_of
 from braze_export.endpoints import (
     CANCEL_SEGMENT_EXPORT,
     EXPORT_GLOBAL_CONTROL_GROUP,
@@ -21,11 +21,10 @@ from braze_export.endpoints import (
 from braze_export.errors import InputError
 from braze_export.exports import ExportJob, start
 from braze_export.identifiers import Identifier, check_identifier, check_name
-from braze_export.ids_export import IdsExport, Plan
+from braze_export.ids_export import IdsExport, Plan, ask
 from braze_export.models.fields import check_fields, costs_fast_tier
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import FailedBatch
-from braze_export.tasks import TaskScope
 
 T = TypeVar("T", default=UserProfile)
 
@@ -37,9 +36,8 @@ _log = logging.getLogger("braze_export")
 class Users:
     """Exports of users. Reached as ``client.users``."""
 
-    def __init__(self, caller: Caller, scope: TaskScope) -> None:
+    def __init__(self, caller: Caller) -> None:
         self._caller = caller
-        self._scope = scope
         self._told_of_tier = False
 
     @overload
@@ -106,8 +104,6 @@ class Users:
                 iterating.
         """
         check_iterable(identifiers)
-        if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
-            raise InputError(f"concurrency must be a whole number above zero, not {concurrency!r}")
         if on_error not in {"raise", "yield"}:
             raise InputError(f'on_error must be "raise" or "yield", not {on_error!r}')
         names = self._fields(fields, into)
@@ -119,7 +115,6 @@ class Users:
             ordered=ordered,
             keep_going=on_error == "yield",
             caller=self._caller,
-            scope=self._scope,
         )
         return IdsExport(plan)
 
@@ -147,14 +142,10 @@ class Users:
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
         """
-        body = Batch((check_identifier(identifier),)).payload()
+        batch = Batch((check_identifier(identifier),))
         names = self._fields(fields, into)
         decode = decoder_for(into, EXPORT_IDS)
-        if names is not None:
-            body["fields_to_export"] = names
-        answer = await self._caller.call(
-            EXPORT_IDS, split_ids_answer, content=body, fast=not costs_fast_tier(names)
-        )
+        answer = await ask(self._caller, batch, names)
         return decode(answer.users[0]) if answer.users else None
 
     async def export_segment(

@@ -45,7 +45,7 @@ def at_work() -> set[str]:
     """The client's tasks that still run."""
     coros = [task.get_coro() for task in asyncio.all_tasks()]
     names = {str(getattr(coro, "__qualname__", "")) for coro in coros}
-    return {name for name in names if name.startswith("_Crew")}
+    return {name for name in names if name.startswith(("_Crew", "_Reader", "Caller"))}
 
 
 async def test_every_known_user_and_every_unknown_id_comes_once(
