@@ -1,9 +1,11 @@
 """Take customer profiles and segments out of Braze: asyncio-first, typed, streamed."""
 
 from braze_export._version import __version__
+from braze_export.archive import ArchiveLimits
 from braze_export.client import BrazeClient
 from braze_export.errors import (
     APIError,
+    ArchiveError,
     AuthenticationError,
     BadRequestError,
     BrazeError,
@@ -12,7 +14,9 @@ from braze_export.errors import (
     ConnectError,
     ConnectionLostError,
     DecodeError,
+    ExportExpiredError,
     ExportInProgressError,
+    ExportNotReadyError,
     InputError,
     NotFoundError,
     PayloadTooLargeError,
@@ -24,7 +28,7 @@ from braze_export.errors import (
     UnknownFieldWarning,
     UnsupportedMediaTypeError,
 )
-from braze_export.exports import ExportJob
+from braze_export.export_job import ExportJob
 from braze_export.identifiers import (
     BrazeId,
     DeviceId,
@@ -37,16 +41,29 @@ from braze_export.ids_export import IdsExport
 from braze_export.limits import Limits, RateLimit
 from braze_export.models.fields import ExportField
 from braze_export.models.profile import UserProfile
-from braze_export.models.results import ExportStats, FailedBatch, IdsResult, InvalidUserId
+from braze_export.models.results import (
+    BadRecord,
+    DownloadStats,
+    ExportStats,
+    FailedBatch,
+    IdsResult,
+    InvalidUserId,
+)
 from braze_export.models.segments import Segment, SegmentDetails, SegmentSize
 from braze_export.retry import RetryPolicy
+from braze_export.settings import ExportSettings, Polling
+from braze_export.storage import read_archive
 from braze_export.transports.aiohttp import AiohttpTransport
+from braze_export.waiting import ExportState
 from braze_export.wire import Timeouts
 
 __all__ = [
     "APIError",
     "AiohttpTransport",
+    "ArchiveError",
+    "ArchiveLimits",
     "AuthenticationError",
+    "BadRecord",
     "BadRequestError",
     "BrazeClient",
     "BrazeError",
@@ -57,10 +74,15 @@ __all__ = [
     "ConnectionLostError",
     "DecodeError",
     "DeviceId",
+    "DownloadStats",
     "EmailAddress",
+    "ExportExpiredError",
     "ExportField",
     "ExportInProgressError",
     "ExportJob",
+    "ExportNotReadyError",
+    "ExportSettings",
+    "ExportState",
     "ExportStats",
     "FailedBatch",
     "Identifier",
@@ -73,6 +95,7 @@ __all__ = [
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "PhoneNumber",
+    "Polling",
     "RateLimit",
     "RateLimitError",
     "RequestTimeoutError",
@@ -88,4 +111,5 @@ __all__ = [
     "UserAlias",
     "UserProfile",
     "__version__",
+    "read_archive",
 ]

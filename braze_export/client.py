@@ -8,11 +8,14 @@ from typing import Self
 from braze_export._version import __version__
 from braze_export.caller import Caller
 from braze_export.errors import InputError
+from braze_export.export_context import ExportContext
 from braze_export.instances import resolve_base_url
 from braze_export.limits import Limits, LocalLimiter
 from braze_export.resources.segments import Segments
 from braze_export.resources.users import Users
 from braze_export.retry import RetryPolicy
+from braze_export.settings import ExportSettings
+from braze_export.starting import Running
 from braze_export.tasks import TaskScope
 from braze_export.transports.aiohttp import AiohttpTransport
 from braze_export.wire import ApiKey, Timeouts, Transport
@@ -38,6 +41,7 @@ class BrazeClient:
             on or after 2024-08-22.
         retry: when a failed request is tried again.
         timeouts: of each single request, in seconds.
+        exports: how exports of segments are waited for and read.
         transport: ``HttpxTransport(...)``, or ``AiohttpTransport(session)`` with your own
             session. Default: aiohttp with a session of its own.
         allow_insecure_http: send the key over plain HTTP to another machine.
@@ -61,6 +65,7 @@ class BrazeClient:
         limits: Limits | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
+        exports: ExportSettings | None = None,
         transport: Transport | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
@@ -78,7 +83,9 @@ class BrazeClient:
             timeouts=timeouts or Timeouts(),
             user_agent=_USER_AGENT,
         )
-        self.users = Users(self._caller)
+        exports = exports or ExportSettings()
+        running = Running(exports.polling.lifetime)
+        self.users = Users(self._caller, ExportContext(self._caller, exports, running))
         self.segments = Segments(self._caller)
 
     @classmethod
@@ -88,6 +95,7 @@ class BrazeClient:
         limits: Limits | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
+        exports: ExportSettings | None = None,
         transport: Transport | None = None,
         allow_insecure_http: bool = False,
     ) -> Self:
@@ -108,6 +116,7 @@ class BrazeClient:
             limits=limits,
             retry=retry,
             timeouts=timeouts,
+            exports=exports,
             transport=transport,
             allow_insecure_http=allow_insecure_http,
         )

@@ -51,6 +51,7 @@ _ASIDE = ("invalid_user_ids", "errors")
 _KEPT: Final = 10_000  # bytes of a body that cannot be read
 _TAKES_ALL: Final = (UserProfile, dict, bytes)
 _envelopes = msgspec.json.Decoder(_Envelope)
+_rows = msgspec.json.Decoder(msgspec.Raw)
 _identities = msgspec.json.Decoder(_Identity)
 
 
@@ -141,10 +142,17 @@ def fields_of(into: type) -> tuple[str, ...] | None:
     return None if any(into is kind for kind in _TAKES_ALL) else field_names(into)
 
 
-def decoder_for(into: type[T], endpoint: Endpoint) -> Callable[[msgspec.Raw], T]:
+def decoder_for(
+    into: type[T], endpoint: Endpoint, *, checked: bool = True
+) -> Callable[[msgspec.Raw | bytes], T]:
     """Return the function that makes a ``T`` of one user's JSON.
 
     The function raises ``DecodeError``, which carries the bytes, where they do not fit.
+
+    Args:
+        into: ``UserProfile``, a class of the caller's, ``dict`` or ``bytes``.
+        endpoint: for the errors.
+        checked: whether what will come is known to be JSON; only ``bytes`` needs to know.
 
     Raises:
         InputError: profiles cannot be put into such a class.
@@ -154,14 +162,14 @@ def decoder_for(into: type[T], endpoint: Endpoint) -> Callable[[msgspec.Raw], T]
     elif into is dict:
         decode = _decode_dict
     elif into is bytes:
-        decode = _check_object
+        decode = _check_object if checked else _check_row
     else:
         structure = structurer_for(into)
 
         def decode(raw: bytes) -> Any:
             return structure(_decode_dict(raw))
 
-    def decode_user(view: msgspec.Raw) -> T:
+    def decode_user(view: msgspec.Raw | bytes) -> T:
         raw = bytes(view)  # a copy, so that one user kept does not keep the whole answer
         try:
             return cast("T", decode(raw))
@@ -179,6 +187,16 @@ def _check_object(raw: bytes) -> bytes:
     if not raw.startswith(b"{"):
         raise TypeError("it is no JSON object")
     return raw
+
+
+def _check_row(raw: bytes) -> bytes:
+    row = raw.strip()
+    row.decode()  # JSON is UTF-8, which msgspec does not look at where it only skips
+    try:
+        _rows.decode(row)
+    except msgspec.DecodeError:
+        loads(row)  # a lone surrogate is let through
+    return _check_object(row)
 
 
 def _decode_dict(raw: bytes) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     BrazeError
     ├── InputError (also ValueError)         bad input, found before a request is sent
     ├── ClientClosedError (also RuntimeError) the client was closed, or not yet opened
+    ├── ExportNotReadyError (also TimeoutError) an export was not ready in the time given
     ├── TransportError                       no whole answer came
     │   ├── ConnectError                     nothing was sent: name look-up, refused, TLS
     │   ├── ConnectionLostError              the connection broke once the request was under way
@@ -19,6 +20,8 @@
         ├── RateLimitError                   429
         │   └── ExportInProgressError        429 that is no rate limit: an export is running
         ├── ServerError                      5xx
+        ├── ExportExpiredError               the link to an export's archive has run out
+        ├── ArchiveError                     the archive is damaged, hostile, or none
         └── DecodeError                      the body is not what the endpoint documents
 
     BrazeWarning (UserWarning)
@@ -46,6 +49,10 @@ class InputError(BrazeError, ValueError):
 
 class ClientClosedError(BrazeError, RuntimeError):
     """The client was used after ``aclose()``, or closed while the call was under way."""
+
+
+class ExportNotReadyError(BrazeError, TimeoutError):
+    """An export was not ready in the time that the caller gave it. It may yet become so."""
 
 
 class TransportError(BrazeError):
@@ -174,15 +181,51 @@ class ServerError(APIError):
     retry_after: float | None = None
 
 
+class ExportExpiredError(APIError):
+    """The link to an export's archive has run out, or the export came to nothing.
+
+    Attributes:
+        code: the storage's own word for it, such as ``AccessDenied``, or ``None``.
+    """
+
+    code: str | None = None
+
+
+class ArchiveError(APIError):
+    """What an export's link or storage gave is no archive, or one that is damaged or hostile.
+
+    Attributes:
+        file: the name of the archive, or of the member in it, made harmless to print.
+    """
+
+    file: str = ""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{self.file}: {text}" if self.file else text
+
+
 class DecodeError(APIError):
     """A body, or one record of it, that cannot be read as what the endpoint documents.
 
     Attributes:
         raw: the bytes that could not be read, of a whole body the first 10,000. Personal data:
             never part of the message.
+        file: the file of an archive that the record stands in, where it is of one.
+        line: the number of its line in that file, from 1.
+        offset: bytes of that file, unpacked, before the line.
     """
 
     raw: bytes = b""
+    file: str | None = None
+    line: int | None = None
+    offset: int | None = None
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if self.file is None:
+            return text
+        return f"{self.file}, line {self.line:,} (byte {self.offset:,}): {text}"
 
 
 class BrazeWarning(UserWarning):

@@ -1,56 +1,78 @@
-"""Exports that Braze prepares in the background: of a segment, of the global control group.
+"""Starting the exports that Braze prepares in the background, and taking up those started before.
 
-Starting one, and the record of the job. Waiting for it and reading it come next.
+https://www.braze.com/docs/api/endpoints/export/user_data/post_users_segment
 """
 
+import asyncio
 from typing import Any
+from urllib.parse import urlsplit
 
-from attrs import field, frozen
-
-from braze_export.answers import decode_error
-from braze_export.caller import Caller
-from braze_export.codec import decode_object
-from braze_export.endpoints import Endpoint
-
-
-@frozen
-class ExportJob:
-    """An export that Braze has accepted and is preparing.
-
-    Attributes:
-        object_prefix: ``<uuid>-<unix seconds>``, the folder of the export's files in the
-            workspace's own cloud storage, where one is connected; ``None`` should Braze not
-            say it.
-        url: where the archive can be fetched once it is ready, for about four hours; ``None``
-            where the workspace has its own storage. Whoever has it can read the profiles, so
-            it is not part of the ``repr``.
-        segment_id: of the segment exported, ``None`` for the control group.
-    """
-
-    object_prefix: str | None
-    url: str | None = field(repr=False)
-    segment_id: str | None = None
+from braze_export.buckets import started_at
+from braze_export.endpoints import EXPORT_SEGMENT, Endpoint
+from braze_export.errors import InputError
+from braze_export.export_context import ExportContext
+from braze_export.export_job import ExportJob
+from braze_export.identifiers import check_name
+from braze_export.starting import IfRunning, read_started, start_when_free
+from braze_export.waiting import Callback
 
 
-async def start(
-    caller: Caller, endpoint: Endpoint, body: dict[str, Any], segment_id: str | None = None
+async def start_export(
+    context: ExportContext,
+    endpoint: Endpoint,
+    body: dict[str, Any],
+    *,
+    segment_id: str | None = None,
+    callback: Callback | None = None,
+    if_running: IfRunning = "raise",
 ) -> ExportJob:
-    """Start an export and return its job.
+    """Start an export, and return its job.
 
     Raises:
-        ExportInProgressError: the segment is already being exported.
+        ExportInProgressError: the segment is being exported, or too many are.
         TransportError: no whole answer came. The export may have been started all the same.
         APIError: Braze refuses.
     """
+    clock = asyncio.get_running_loop().time
 
-    def job(raw: bytes, endpoint: Endpoint) -> ExportJob:
-        answer = decode_object(raw, endpoint)
-        found = [answer.get(key) for key in ("object_prefix", "url")]
-        prefix, url = (value if isinstance(value, str) and value else None for value in found)
-        if prefix is None and url is None:
-            raise decode_error(
-                "the answer has neither object_prefix nor url", endpoint=endpoint, raw=raw
-            )
-        return ExportJob(object_prefix=prefix, url=url, segment_id=segment_id)
+    async def start() -> ExportJob:
+        started = await context.caller.call(endpoint, read_started, content=body)
+        began = clock()
+        return ExportJob(
+            started.object_prefix,
+            started.url,
+            segment_id,
+            context=context,
+            endpoint=endpoint,
+            callback=callback,
+            age=lambda: clock() - began,
+        )
 
-    return await caller.call(endpoint, job, content=body)
+    attempts = start_when_free(
+        lambda: context.running.start(start), if_running, context.settings.polling
+    )
+    return await context.caller.scope.run(attempts)
+
+
+def resume_export(context: ExportContext, link_or_prefix: str, segment_id: str | None) -> ExportJob:
+    """Return the job of an export that was started before.
+
+    Raises:
+        InputError: it is neither a link nor an object prefix.
+    """
+    text = check_name(link_or_prefix, "the link or object prefix")
+    url = context.link(text).url if "://" in text else None
+    if url is None and "/" in text:
+        raise InputError("an object prefix is a name without slashes: <uuid>-<unix seconds>")
+    clock = context.caller.wall_clock
+    began = started_at(urlsplit(url).path if url else text)
+    since = clock() if began is None else began
+    return ExportJob(
+        None if url else text,
+        url,
+        segment_id,
+        context=context,
+        endpoint=EXPORT_SEGMENT,
+        callback=None,
+        age=lambda: clock() - since,
+    )

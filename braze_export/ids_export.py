@@ -1,6 +1,5 @@
 """The merged iterator over an export by identifiers: profiles and unknown ids as they come."""
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -23,13 +22,13 @@ from braze_export.models.profile import UserProfile
 from braze_export.models.results import ExportStats, FailedBatch, IdsResult, InvalidUserId
 from braze_export.narrowing import Narrower, Outcome
 from braze_export.tasks import TaskScope
+from braze_export.turns import Turn
 from braze_export.validators import whole_above_zero
 
 T = TypeVar("T", default=UserProfile)
 F = TypeVar("F", default=Never)
 X = TypeVar("X")
 
-_TURN: Final = 0.001  # seconds of decoding after which other tasks get their turn
 _KEPT_ERRORS: Final = 100
 _log = logging.getLogger("braze_export")
 
@@ -197,7 +196,7 @@ class IdsExport(Generic[T, F]):
         plan = self._plan
         if not plan.keep_going:
             await check_all(plan.identifiers)
-        turn = _Turn()
+        turn = Turn()
         outcomes = plan.outcomes(
             self.stats, self._scope, lambda: bool(self._failed) and not plan.keep_going
         )
@@ -242,19 +241,6 @@ class IdsExport(Generic[T, F]):
 
     def _result(self, users: list[T]) -> IdsResult[T]:
         return IdsResult(users, list(self._invalid), list(self._failed))
-
-
-class _Turn:
-    """Lets other tasks run now and then while records are decoded one after another."""
-
-    def __init__(self) -> None:
-        self._clock = asyncio.get_running_loop().time
-        self._since = self._clock()
-
-    async def over(self) -> None:
-        if self._clock() - self._since > _TURN:
-            await asyncio.sleep(0)
-            self._since = self._clock()
 
 
 async def _only_records(items: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:

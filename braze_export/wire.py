@@ -3,7 +3,8 @@
 No ``async`` code, no HTTP library.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Final, NoReturn, Protocol
 
 from attrs import field, frozen
@@ -102,15 +103,49 @@ class Response:
     body: bytes = field(repr=False)
 
 
+@frozen
+class Download:
+    """A GET of something that is not Braze's API: it has no key, and must never have one.
+
+    Attributes:
+        url: complete and encoded. Whoever has it can read the profiles behind it.
+        headers: every header to send.
+        timeouts: ``total`` does not hold here: a download takes what it takes.
+        label: what errors call it.
+    """
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str]
+    timeouts: Timeouts
+    label: str
+
+
+@frozen
+class Streamed:
+    """An answer whose body is still coming. Header names are in lower case.
+
+    Attributes:
+        chunks: the body as it is on the wire, not decompressed.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    chunks: AsyncGenerator[bytes, None] = field(repr=False)
+
+
 class Transport(Protocol):
     """Moves bytes, decides nothing.
 
-    Raises, from ``send``: ``TransportError`` and nothing else of the HTTP library's.
+    Raises, from all of it: ``TransportError`` and nothing else of the HTTP library's.
     Redirects are not followed: the key must not reach another host.
     """
 
     async def send(self, request: Request) -> Response:
         """Send one request and return its answer, whatever its status."""
+        ...
+
+    def stream(self, download: Download) -> AbstractAsyncContextManager[Streamed]:
+        """Send a GET, and give its answer as it comes; leaving the block ends it."""
         ...
 
     async def aclose(self) -> None:

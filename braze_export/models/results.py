@@ -37,6 +37,51 @@ class IdsResult(Generic[T]):
     failed: list[FailedBatch] = Factory(list)
 
 
+@frozen
+class BadRecord:
+    """A line of an export's archive that is no profile, or a file that breaks off.
+
+    Attributes:
+        file: the file it stands in, made harmless to print.
+        line: the number of the line, from 1; ``None`` where the rest of the file, or all of it,
+            cannot be read.
+        offset: bytes of the file, unpacked, before the line.
+        raw: the line; of one that is too long the first 10,000 bytes. Personal data.
+        error: why it cannot be read.
+    """
+
+    file: str
+    line: int | None
+    offset: int | None
+    raw: bytes = field(repr=lambda raw: f"<{len(raw)} bytes>")
+    error: BrazeError
+
+
+@define
+class DownloadStats:
+    """How far the reading of an export's archive has come.
+
+    Attributes:
+        objects: files found: 1 for a link, any number in a store.
+        objects_done: of these, read to their end.
+        bytes_total: of those opened so far, as the server says.
+        bytes_received: of these, fetched.
+        bytes_unpacked: what they have unpacked to.
+        users: profiles read.
+        bad_records: lines, and files, that could not be read.
+        resumed: connections that were lost, and taken up again.
+    """
+
+    objects: int = 0
+    objects_done: int = 0
+    bytes_total: int = 0
+    bytes_received: int = 0
+    bytes_unpacked: int = 0
+    users: int = 0
+    bad_records: int = 0
+    resumed: int = 0
+
+
 @define
 class ExportStats:
     """How far an export has come. Read it at any time; it only ever grows.

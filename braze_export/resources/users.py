@@ -19,25 +19,30 @@ from braze_export.endpoints import (
     EXPORT_SEGMENT,
 )
 from braze_export.errors import InputError
-from braze_export.exports import ExportJob, start
+from braze_export.export_body import group_body, segment_body
+from braze_export.export_context import ExportContext
+from braze_export.export_job import ExportJob
+from braze_export.exports import resume_export, start_export
 from braze_export.identifiers import Identifier, check_identifier, check_name
 from braze_export.ids_export import IdsExport, Plan, ask
 from braze_export.models.fields import check_fields, costs_fast_tier
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import FailedBatch
+from braze_export.starting import IfRunning, check_if_running
+from braze_export.waiting import Callback
 
 T = TypeVar("T", default=UserProfile)
 
 DEFAULT_CONCURRENCY = 32
-_MOST_CUSTOM_ATTRIBUTES = 500
 _log = logging.getLogger("braze_export")
 
 
 class Users:
     """Exports of users. Reached as ``client.users``."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, exports: ExportContext) -> None:
         self._caller = caller
+        self._exports = exports
         self._told_of_tier = False
 
     @overload
@@ -154,41 +159,53 @@ class Users:
         *,
         fields: Iterable[str],
         custom_attributes: Iterable[str] | None = None,
-        callback_url: str | None = None,
+        callback_url: str | Callback | None = None,
         output_format: Literal["zip", "gzip"] | None = None,
+        if_running: IfRunning = "raise",
     ) -> ExportJob:
         """Start the export of a segment. Braze prepares it in the background.
 
         https://www.braze.com/docs/api/endpoints/export/user_data/post_users_segment
 
         Not repeated after a failure that leaves open whether Braze has started the export: the
-        error then says so (``TransportError.sent``).
+        error then says so (``TransportError.sent``). Of an export that is too large Braze makes
+        nothing: ask for fewer fields, or split it into segments by random bucket number.
 
         Args:
             segment_id: the segment's API identifier.
             fields: what to export. ``custom_attributes`` stands for all of them.
             custom_attributes: names of at most 500 custom attributes, instead of all.
-            callback_url: gets a POST when the export is ready.
+            callback_url: gets a POST when the export is ready; from a ``CallbackReceiver``
+                (``braze_export.callbacks``) it shortens the waiting as well.
             output_format: of the files in your own cloud storage; Braze's default is ``zip``.
+            if_running: ``"raise"`` if the segment is being exported already, or 100 exports are
+                running; ``"wait"`` until Braze accepts it, for up to four hours.
 
         Raises:
             InputError: an argument that cannot be sent.
-            ExportInProgressError: the segment is already being exported.
+            ExportInProgressError: the segment is already being exported, or too many are.
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
         """
-        body: dict[str, Any] = {"segment_id": check_name(segment_id, "segment_id")}
-        body |= _export_options(fields, callback_url, output_format)
-        if custom_attributes is not None:
-            body["custom_attributes_to_export"] = _check_custom_attributes(custom_attributes)
-        return await start(self._caller, EXPORT_SEGMENT, body, segment_id)
+        check_if_running(if_running)
+        url, callback = _callback(callback_url)
+        body = segment_body(segment_id, fields, custom_attributes, url, output_format)
+        return await start_export(
+            self._exports,
+            EXPORT_SEGMENT,
+            body,
+            segment_id=segment_id,
+            callback=callback,
+            if_running=if_running,
+        )
 
     async def export_global_control_group(
         self,
         *,
         fields: Iterable[str],
-        callback_url: str | None = None,
+        callback_url: str | Callback | None = None,
         output_format: Literal["zip", "gzip"] | None = None,
+        if_running: IfRunning = "raise",
     ) -> ExportJob:
         """Start the export of the global control group. Braze prepares it in the background.
 
@@ -196,17 +213,39 @@ class Users:
 
         Args:
             fields: what to export; single custom attributes cannot be chosen here.
-            callback_url: gets a POST when the export is ready.
-            output_format: of the files in your own cloud storage; Braze's default is ``zip``.
+            callback_url: as for ``export_segment``.
+            output_format: as for ``export_segment``.
+            if_running: as for ``export_segment``.
 
         Raises:
             InputError: an argument that cannot be sent.
-            ExportInProgressError: the group is already being exported.
+            ExportInProgressError: the group is already being exported, or too many are.
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
         """
-        body = _export_options(fields, callback_url, output_format)
-        return await start(self._caller, EXPORT_GLOBAL_CONTROL_GROUP, body)
+        check_if_running(if_running)
+        url, callback = _callback(callback_url)
+        body = group_body(fields, url, output_format)
+        return await start_export(
+            self._exports,
+            EXPORT_GLOBAL_CONTROL_GROUP,
+            body,
+            callback=callback,
+            if_running=if_running,
+        )
+
+    def resume_export(self, link_or_prefix: str, *, segment_id: str | None = None) -> ExportJob:
+        """Return the job of an export that was started before, perhaps by another process.
+
+        Args:
+            link_or_prefix: ``ExportJob.url``; or ``ExportJob.object_prefix``, for an export in the
+                workspace's own storage.
+            segment_id: spares looking for it in the storage.
+
+        Raises:
+            InputError: it is neither.
+        """
+        return resume_export(self._exports, link_or_prefix, segment_id)
 
     async def cancel_segment_export(self, segment_id: str) -> None:
         """Cancel every running export of a segment.
@@ -223,6 +262,7 @@ class Users:
         """
         body = {"segment_id": check_name(segment_id, "segment_id")}
         await self._caller.call(CANCEL_SEGMENT_EXPORT, _nothing, content=body)
+        self._exports.running.discard(lambda job: job.segment_id == segment_id)
 
     def _fields(self, fields: Iterable[str] | None, into: type) -> tuple[str, ...] | None:
         of_class = fields_of(into)
@@ -238,35 +278,10 @@ class Users:
         return checked
 
 
-def _export_options(
-    fields: Iterable[str], callback_url: str | None, output_format: str | None
-) -> dict[str, Any]:
-    body: dict[str, Any] = {"fields_to_export": check_fields(fields, stacklevel=4)}
-    if callback_url is not None:
-        body["callback_endpoint"] = _check_callback(callback_url)
-    if output_format is not None:
-        if output_format not in {"zip", "gzip"}:
-            raise InputError(f'output_format must be "zip" or "gzip", not {output_format!r}')
-        body["output_format"] = output_format
-    return body
-
-
-def _check_callback(url: str) -> str:
-    if not isinstance(url, str) or not url.startswith(("https://", "http://")):
-        raise InputError("callback_url must be a URL that starts with https:// or http://")
-    return url
-
-
-def _check_custom_attributes(names: Iterable[str]) -> list[str]:
-    if isinstance(names, str):
-        raise InputError(f"custom_attributes must be a list of names: write [{names!r}]")
-    checked = [check_name(name, "a name in custom_attributes") for name in names]
-    if len(checked) > _MOST_CUSTOM_ATTRIBUTES:
-        raise InputError(
-            f"custom_attributes holds {len(checked)} names: Braze takes at most "
-            f"{_MOST_CUSTOM_ATTRIBUTES}. Name custom_attributes in fields to have them all"
-        )
-    return checked
+def _callback(given: str | Callback | None) -> tuple[str | None, Callback | None]:
+    if given is None or isinstance(given, str):
+        return given, None
+    return getattr(given, "url", ""), given
 
 
 def _nothing(body: bytes, endpoint: Any) -> None:

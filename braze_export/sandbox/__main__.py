@@ -84,9 +84,13 @@ def _parser() -> argparse.ArgumentParser:
         "seed": (int, "the same seed makes the same users"),
         "latency": (float, "seconds before each answer"),
         "port": (int, "0: any free port"),
+        "export_seconds": (float, "how long an export of a segment runs"),
+        "export_members": (int, "files in an archive"),
+        "link_seconds": (float, "how long the link to an archive lives"),
     }
     for name, (kind, text) in numbers.items():
-        parser.add_argument(f"--{name}", type=kind, help=f"{text} (default: {default(name)})")
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=kind, help=f"{text} (default: {default(name)})")
     windows = {
         "ids-window": "limit of /users/export/ids",
         "fast-ids-window": "limit of those requests that name their fields",

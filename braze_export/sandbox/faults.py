@@ -30,6 +30,8 @@ class Fault:
         drop: when to close the connection: ``before`` any byte, in the middle of the ``headers``
             or of the ``body``, or ``after`` a whole answer that promised keep-alive.
         truncate: how many bytes to keep of the body; its length is declared accordingly.
+        cut: how many bytes to send of the body, though its whole length was declared; then the
+            connection is closed.
         garbage: replace the body by as many random bytes.
         slow: bytes per second to trickle the answer at.
         clock_skew: seconds to add to ``Date`` and ``x-ratelimit-reset``.
@@ -46,6 +48,7 @@ class Fault:
         default=None, validator=validators.in_((None, "before", "headers", "body", "after"))
     )
     truncate: int | None = attrs.field(default=None, validator=validators.optional(_at_least_0))
+    cut: int | None = attrs.field(default=None, validator=validators.optional(_at_least_0))
     garbage: bool = False
     slow: float | None = attrs.field(default=None, validator=validators.optional(validators.gt(0)))
     clock_skew: float = 0.0
@@ -55,6 +58,18 @@ class Fault:
     def replaces(self) -> bool:
         """Whether the answer of the workspace is not wanted."""
         return self.status is not None or self.body is not None
+
+    @property
+    def disconnects(self) -> bool:
+        """Whether the connection ends with the answer."""
+        return self.drop is not None or self.cut is not None
+
+    def portion(self, length: int) -> int:
+        """How much to send of a body of this length."""
+        allowed = length if self.cut is None else min(length, self.cut)
+        if self.drop == "headers":
+            return 0
+        return min(allowed, length // 2) if self.drop == "body" else allowed
 
     def encoded_body(self, phrase: str) -> bytes:
         """The body as bytes; ``phrase`` names the status."""
@@ -79,7 +94,10 @@ class FaultQueue:
         self._asked = 0
 
     def add(self, fault: Fault, *, times: int, path: str | None, after: int) -> None:
-        """Spoil ``times`` requests (to ``path``), ``after`` so many that match."""
+        """Spoil ``times`` requests (to ``path``), ``after`` so many that match.
+
+        A path that ends in a slash stands for all that begin with it.
+        """
         if times < 1 or after < 0:
             raise ValueError("times must be at least 1 and after at least 0")
         self._entries.append(_Entry(fault, times, path, after))
@@ -87,7 +105,7 @@ class FaultQueue:
     def take(self, path: str) -> Fault | None:
         """Return the fault for the next request, if any."""
         self._asked += 1
-        due = [entry for entry in self._entries if entry.path in (None, path) and _is_due(entry)]
+        due = [entry for entry in self._entries if _matches(entry, path) and _is_due(entry)]
         if due:
             first = due[0]
             first.times -= 1
@@ -95,6 +113,11 @@ class FaultQueue:
                 self._entries.remove(first)
             return first.fault
         return self._source(self._asked, path) if self._source else None
+
+
+def _matches(entry: _Entry, path: str) -> bool:
+    wanted = entry.path
+    return wanted is None or wanted == path or (wanted.endswith("/") and path.startswith(wanted))
 
 
 def _is_due(entry: _Entry) -> bool:

@@ -4,6 +4,7 @@ https://www.braze.com/docs/api/errors/
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -42,13 +43,36 @@ class Answer:
 
 
 @attrs.frozen(kw_only=True)
+class FilePart:
+    """So many bytes of a file, as the body of an answer; it is read as it is sent."""
+
+    path: Path
+    start: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes of the part. Blocks."""
+        # Opened anew each time, so that no file is left open when a client goes.
+        with self.path.open("rb") as file:
+            file.seek(self.start + offset)
+            return file.read(size)
+
+
+@attrs.frozen(kw_only=True)
 class Reply:
-    """A whole answer, before it becomes bytes on a socket."""
+    """A whole answer, before it becomes bytes on a socket.
+
+    ``rate`` is None where no limit holds; ``headers`` replace those that every answer has.
+    """
 
     status: int
-    body: bytes
-    rate: Rate
+    body: bytes | FilePart
+    rate: Rate | None = None
     identifiers: int = 0
+    headers: Mapping[str, str] = attrs.field(factory=dict)
 
 
 class Refusal(Exception):  # noqa: N818 - not a failure of ours: it is an answer

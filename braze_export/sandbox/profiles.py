@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import attrs
 
@@ -67,27 +68,57 @@ class Profiles:
         """
         parts: list[bytes] = []
         for n in numbers:
-            rest, number = divmod(self._hash(n), TEMPLATES_PER_SHAPE)
-            plan = self._plan(self._shapes[rest % len(self._shapes)], number, fields)
             parts.append(b"," if parts else b"[")
-            parts += plan.fill(self._people.row(n))
+            parts += self._user(n, fields, None)
         return [*parts, b"]"] if parts else [b"[]"]
+
+    def lines(
+        self, numbers: Iterable[int], fields: frozenset[str], attributes: frozenset[str]
+    ) -> bytes:
+        """Return one JSON object per line; may be called from any thread.
+
+        Without ``custom_attributes`` among the fields, ``attributes`` are those that are wanted.
+        """
+        named = None if "custom_attributes" in fields else attributes
+        parts: list[bytes] = []
+        for n in numbers:
+            parts += self._user(n, fields, named)
+            parts.append(b"\n")
+        return b"".join(parts)
+
+    def _user(
+        self, n: int, fields: frozenset[str] | None, attributes: frozenset[str] | None
+    ) -> list[bytes]:
+        rest, number = divmod(self._hash(n), TEMPLATES_PER_SHAPE)
+        plan = self._plan(self._shapes[rest % len(self._shapes)], number, fields, attributes)
+        return plan.fill(self._people.row(n))
 
     def _make_template(self, shape: str, number: int) -> list[tuple[str, bytes]]:
         profile = samples.profile(shape, number, self._seed)
-        # Both ways to write non-ASCII text are JSON; the standard library's encoder, because
-        # msgspec refuses integers beyond 64 bits.
-        escape = number % 4 == 0
-        return [
-            (key, json.dumps({key: value}, ensure_ascii=escape, separators=(",", ":")).encode())
-            for key, value in profile.items()
-        ]
+        return [(key, _encoded(key, value, number)) for key, value in profile.items()]
 
-    def _make_plan(self, shape: str, number: int, fields: frozenset[str] | None) -> Plan:
-        members = [
-            encoded[1:-1]
-            for key, encoded in self._template(shape, number)
-            if fields is None or _COMPANIONS.get(key, key) in fields
-        ]
+    def _make_plan(
+        self,
+        shape: str,
+        number: int,
+        fields: frozenset[str] | None,
+        attributes: frozenset[str] | None,
+    ) -> Plan:
+        members = []
+        for key, encoded in self._template(shape, number):
+            if fields is None or _COMPANIONS.get(key, key) in fields:
+                members.append(encoded[1:-1])
+            elif attributes and key == "custom_attributes":
+                held = json.loads(encoded)[key]
+                wanted = {name: held[name] for name in held if name in attributes}
+                # What is empty is absent, as everywhere.
+                members += [_encoded(key, wanted, number)[1:-1]] if wanted else []
         pieces = _SLOT.split(b"{" + b",".join(members) + b"}")
         return Plan(pieces, [SLOTS.index(name.decode()) for name in pieces[1::2]])
+
+
+def _encoded(key: str, value: Any, number: int) -> bytes:
+    # Both ways to write non-ASCII text are JSON; the standard library's encoder, because
+    # msgspec refuses integers beyond 64 bits.
+    escape = number % 4 == 0
+    return json.dumps({key: value}, ensure_ascii=escape, separators=(",", ":")).encode()

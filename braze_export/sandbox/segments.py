@@ -10,8 +10,11 @@ from datetime import UTC, date, datetime, timedelta
 
 from braze_export.sandbox.messages import Answer, Request, bad_request, encode
 from braze_export.sandbox.scatter import UUID_BITS, Scatter, uuid_number, uuid_text
+from braze_export.sandbox.settings import Settings
 
 CONTROL_GROUP = 0
+
+_CONTROL_GROUP_STEP = 10
 
 _PAGE = 100
 _MAX_PAGES = 10**9
@@ -32,13 +35,24 @@ _DATETIME = re.compile(
 class Segments:
     """The segments of one workspace: numbered from 1, oldest first, and computed, not held."""
 
-    def __init__(self, count: int, seed: int) -> None:
-        self._count = count
-        self._ids = Scatter(UUID_BITS, f"{seed} segment_id")
+    def __init__(self, settings: Settings) -> None:
+        self._count = settings.segments
+        self._users = settings.users
+        self._empty = settings.empty_segments
+        self._ids = Scatter(UUID_BITS, f"{settings.seed} segment_id")
 
     def segment_id(self, number: int) -> str:
         """Return the id of a segment; number 0 is the global control group."""
         return uuid_text(self._ids.forth(number)).decode()
+
+    def members(self, number: int) -> range:
+        """Return the numbers of the users in a segment.
+
+        Segment k holds every k-th user, so that the first one holds all; the control group
+        every tenth.
+        """
+        step = _CONTROL_GROUP_STEP if number == CONTROL_GROUP else number
+        return range(0) if number in self._empty else range(step, self._users + 1, step)
 
     def find(self, segment_id: str) -> int:
         """Return the number of a segment.

@@ -10,6 +10,10 @@ from typing import Any, Self
 import attrs
 from aiohttp import web
 
+from braze_export.sandbox.archives import Archives
+from braze_export.sandbox.delivery import CallbackRecord, Deliveries, upload_csv
+from braze_export.sandbox.downloads import Downloads
+from braze_export.sandbox.exports import DOWNLOADS
 from braze_export.sandbox.faults import Fault, FaultQueue
 from braze_export.sandbox.messages import MAX_BODY, Reply, Request, decode, encode
 from braze_export.sandbox.people import Person
@@ -36,14 +40,19 @@ class Sandbox(Settings):
     Attributes:
         log: the last ``log_size`` requests, oldest first.
         connections_made: how many connections were ever accepted.
+        callbacks: those that were tried when exports were ready.
     """
 
     log: deque[RequestRecord] = attrs.field(init=False, repr=False)
     connections_made: int = attrs.field(init=False, default=0, repr=False)
+    callbacks: list[CallbackRecord] = attrs.field(init=False, factory=list, repr=False)
     _workspace: Workspace = attrs.field(init=False, repr=False)
     _queue: FaultQueue = attrs.field(init=False, repr=False)
     _tally: Tally = attrs.field(init=False, repr=False)
     _http: web.Server | None = attrs.field(init=False, default=None, repr=False)
+    _archives: Archives = attrs.field(init=False, repr=False)
+    _downloads: Downloads = attrs.field(init=False, repr=False)
+    _deliveries: Deliveries = attrs.field(init=False, repr=False)
     _listener: asyncio.Server | None = attrs.field(init=False, default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -52,7 +61,7 @@ class Sandbox(Settings):
         self.log = deque(maxlen=self.log_size)
         self._workspace = Workspace(self)
         self._queue = FaultQueue(self.faults)
-        self._tally = Tally(self._workspace.endpoints)
+        self._tally = Tally((*self._workspace.endpoints, DOWNLOADS))
 
     @classmethod
     def new_workspace(cls, **options: Any) -> Self:
@@ -95,12 +104,33 @@ class Sandbox(Settings):
             raise LookupError(f"there are segments 0 to {self.segments}, not {n}")
         return self._workspace.segments.segment_id(n)
 
+    def segment_external_ids(self, n: int) -> Iterator[str]:
+        """Yield the external ids of the users in the n-th segment; 0 is the control group.
+
+        The k-th segment holds every k-th user, the control group every tenth.
+        """
+        self.segment_id(n)
+        return (f"u{user}" for user in self._workspace.segments.members(n))
+
+    def rewrite_exports(self) -> None:
+        """Have the archives of all exports made anew: other bytes, ``ETag``, ``Last-Modified``.
+
+        A download that is under way goes on with the archive that it began with.
+        """
+        self._workspace.exports.rewrite(self.clock())
+
+    async def upload_dashboard_csv(self, n: int) -> str:
+        """Put a CSV export of the n-th segment, made by hand, into the storage; return its key."""
+        users = self._workspace.segments.members(n)
+        return await upload_csv(self, self.segment_id(n), users, self._workspace.people)
+
     def inject(
         self, fault: Fault, *, times: int = 1, path: str | None = None, after: int = 0
     ) -> None:
         """Spoil the next ``times`` requests (to ``path``) after letting ``after`` of them pass.
 
-        Of several faults that are due, the one injected first wins, and the others wait.
+        A path that ends in a slash stands for all that begin with it: ``/exports/`` for every
+        download. Of several faults that are due, the one injected first wins, and the others wait.
         """
         self._queue.add(fault, times=times, path=path, after=after)
 
@@ -108,6 +138,12 @@ class Sandbox(Settings):
         """Listen."""
         if self._listener is not None:
             raise RuntimeError("the sandbox is running already")
+        exports = self._workspace.exports
+        # New ones each time: they belong to the event loop.
+        self._archives = Archives(self, self._workspace.segments, self._workspace.profiles)
+        self._downloads = Downloads(self, exports, self._archives)
+        self._deliveries = Deliveries(self, self._archives, self.callbacks.append)
+        exports.on_start = self._deliveries.begin
         http = web.Server(self._handle, handler_cancellation=True, access_log=None)
 
         def accept() -> asyncio.Protocol:
@@ -119,7 +155,7 @@ class Sandbox(Settings):
         self._http = http
 
     async def aclose(self) -> None:
-        """Stop listening and close all connections; harmless when it is not running."""
+        """Stop listening, close all connections, remove all files; harmless when not running."""
         listener, http = self._listener, self._http
         if listener is None or http is None:
             return
@@ -128,6 +164,9 @@ class Sandbox(Settings):
         http.pre_shutdown()
         await http.shutdown(_GRACE)
         await listener.wait_closed()
+        self._archives.stop()
+        await self._deliveries.aclose()
+        await self._archives.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -147,18 +186,24 @@ class Sandbox(Settings):
             return web.Response(body=counters, content_type="application/json")
         request = await _read(incoming)
         fault = self._queue.take(request.path) or _SOUND
-        reply = self._decide(request, fault)
+        reply = await self._decide(request, fault)
         if delay := self.latency + fault.delay:
             await asyncio.sleep(delay)
         return await self._deliver(incoming, reply, fault)
 
-    def _decide(self, request: Request, fault: Fault) -> Reply:
+    async def _decide(self, request: Request, fault: Fault) -> Reply:
         now = self.clock()
-        if fault.replaces:
+        path = DOWNLOADS if request.path.startswith(DOWNLOADS) else request.path
+        if path == DOWNLOADS:
+            if fault.replaces:
+                reply = self._downloads.stand_in(fault)
+            else:
+                reply = await self._downloads.answer(request, now)
+        elif fault.replaces:
             reply = self._workspace.stand_in(request, fault, now)
         else:
             reply = self._workspace.answer(request, now)
-        self._tally.add(request.path, status=reply.status, identifiers=reply.identifiers)
+        self._tally.add(path, status=reply.status, identifiers=reply.identifiers)
         if self.log_size:
             self.log.append(_record(request, reply, fault))
         return reply
@@ -167,7 +212,9 @@ class Sandbox(Settings):
         self, incoming: web.BaseRequest, reply: Reply, fault: Fault
     ) -> web.StreamResponse:
         body, encoding = reply.body, None
-        if self.gzip and "gzip" in incoming.headers.get("accept-encoding", ""):
+        accepted = "gzip" in incoming.headers.get("accept-encoding", "")
+        # Storage, which knows no rate, sends what it holds as it is.
+        if self.gzip and accepted and isinstance(body, bytes) and reply.rate is not None:
             body, encoding = await asyncio.to_thread(gzip.compress, body, 1, mtime=0), "gzip"
         packet = compose(
             reply,
@@ -179,10 +226,8 @@ class Sandbox(Settings):
         )
         if incoming.method == "HEAD":
             packet = attrs.evolve(packet, body=b"")
-        # The client may be gone by now.
-        if incoming.transport is not None:
-            await send(incoming.transport, packet, fault)
-        return Sent(reply.status, keep_alive=packet.keep_alive and fault.drop is None)
+        await send(incoming, packet, fault)
+        return Sent(reply.status, keep_alive=packet.keep_alive and not fault.disconnects)
 
 
 async def _read(incoming: web.BaseRequest) -> Request:
@@ -213,5 +258,6 @@ def _record(request: Request, reply: Reply, fault: Fault) -> RequestRecord:
         headers={k: v for k, v in request.headers.items() if k != "authorization"},
         body=request.json,
         status=reply.status,
+        authorized="authorization" in request.headers,
         fault=None if fault is _SOUND else fault,
     )

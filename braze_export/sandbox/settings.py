@@ -24,9 +24,14 @@ NEW_WORKSPACE: Final[dict[str, Any]] = {
 }
 
 _at_least_0: Any = validators.ge(0)  # of any number type
+_above_0: Any = validators.gt(0)
 
 
 def _names(values: Iterable[str]) -> frozenset[str]:
+    return frozenset(values)
+
+
+def _numbers(values: Iterable[int]) -> frozenset[int]:
     return frozenset(values)
 
 
@@ -62,9 +67,19 @@ class Settings:
         port: 0: any free one.
         allow_remote: allow a host that is not loopback.
         clock: seconds since the epoch; decides windows, ``Date`` and timestamps.
+        empty_segments: numbers of segments that hold nobody; 0 is the control group.
         export_seconds: how long a segment export runs.
+        export_members: among how many members an archive's users are spread.
+        link_seconds: how long a link lives, from the start of its export.
+        not_ready_status: what a link answers before its export is ready.
+        ranges: serve parts of an archive to those who ask for a ``Range``.
         own_storage: None: answers carry a ``url``, as without own cloud storage; ``"null"`` and
-            ``"absent"``: the two ways in which Braze leaves it out.
+            ``"absent"``: the two ways in which Braze leaves it out. With a ``storage`` and None:
+            as ``"null"``.
+        storage: own cloud storage: any object with ``async put_async(key, data)``; exports are
+            put there when they end.
+        storage_folder: the folder in ``storage`` that all keys begin with; empty: none.
+        users_per_object: how many users an object in ``storage`` holds.
         strict_identifiers: refuse ids requests that mix kinds of identifiers.
         poisoned: identifiers that turn a whole ids request into a 400.
         faults: asked for a fault with the number of each request (from 1) and its path.
@@ -89,10 +104,20 @@ class Settings:
     port: int = attrs.field(default=0, validator=_at_least_0)
     allow_remote: bool = False
     clock: Callable[[], float] = time.time
+    empty_segments: frozenset[int] = attrs.field(default=frozenset(), converter=_numbers)
     export_seconds: float = attrs.field(default=0.0, validator=_at_least_0)
+    export_members: int = attrs.field(default=3, validator=validators.gt(0))
+    link_seconds: float = attrs.field(default=4 * 3_600.0, validator=_above_0)
+    not_ready_status: Literal[403, 404] = attrs.field(
+        default=403, validator=validators.in_((403, 404))
+    )
+    ranges: bool = True
     own_storage: Literal["null", "absent"] | None = attrs.field(
         default=None, validator=validators.in_((None, "null", "absent"))
     )
+    storage: Any | None = attrs.field(default=None, repr=False)
+    storage_folder: str = ""
+    users_per_object: int = attrs.field(default=5_000, validator=validators.gt(0))
     strict_identifiers: bool = True
     poisoned: frozenset[str] = attrs.field(default=frozenset(), converter=_names)
     faults: FaultSource | None = None

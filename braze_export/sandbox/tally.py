@@ -18,7 +18,8 @@ class Counters:
         requests: how many requests came in.
         identifiers: how many identifiers were looked up.
         rate_limited: how many answers had status 429, for whatever reason.
-        paths: the same by path of the endpoint; unknown paths together as ``other``.
+        paths: the same by path of the endpoint; downloads together as ``/exports/``, unknown
+            paths as ``other``.
     """
 
     requests: int = 0
@@ -32,7 +33,8 @@ class RequestRecord:
     """A request as the server saw it, without its ``Authorization``.
 
     ``status`` is the one that was decided on; with a ``fault`` that drops the connection the
-    client may never have seen it. ``body`` is decoded JSON, or None.
+    client may never have seen it. ``body`` is decoded JSON, or None. ``authorized`` tells
+    whether there was an ``Authorization``, right or wrong.
     """
 
     method: str
@@ -41,6 +43,7 @@ class RequestRecord:
     headers: Mapping[str, str]
     body: Any
     status: int
+    authorized: bool
     fault: Fault | None = None
 
 

@@ -7,14 +7,15 @@ every header and every byte in hand, and header names shall be in lower case as 
 import asyncio
 import math
 import random
+from contextlib import suppress
 from email.utils import formatdate
 
 import attrs
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from braze_export.sandbox.faults import Drop, Fault
-from braze_export.sandbox.messages import Reply
+from braze_export.sandbox.faults import Fault
+from braze_export.sandbox.messages import FilePart, Reply
 from braze_export.sandbox.workspace import phrase
 
 # Below this a copy is cheaper than a second system call.
@@ -22,6 +23,9 @@ _JOIN_BELOW = 65_536
 
 # A slow answer comes in this many pieces a second.
 _PIECES_PER_SECOND = 50
+
+# A file is read and written by so many bytes.
+_PIECE = 131_072
 
 _BODILESS = (204, 304)
 
@@ -31,7 +35,7 @@ class Packet:
     """An answer as bytes."""
 
     head: bytes
-    body: bytes
+    body: bytes | FilePart
     keep_alive: bool
 
 
@@ -55,15 +59,21 @@ class Sent(web.StreamResponse):
         """Write no body."""
 
 
-def spoil(body: bytes, fault: Fault) -> bytes:
-    """Do to a body what the fault says."""
-    if fault.garbage:
+def spoil(body: bytes | FilePart, fault: Fault) -> bytes | FilePart:
+    """Do to a body what the fault says; garbage of files is made as they are sent."""
+    if fault.garbage and isinstance(body, bytes):
         body = random.Random(len(body)).randbytes(len(body))
-    return body if fault.truncate is None else body[: fault.truncate]
+    return body if fault.truncate is None else _shortened(body, fault.truncate)
 
 
 def compose(  # noqa: D417 - the rest says itself
-    reply: Reply, body: bytes, fault: Fault, *, now: float, keep_alive: bool, encoding: str | None
+    reply: Reply,
+    body: bytes | FilePart,
+    fault: Fault,
+    *,
+    now: float,
+    keep_alive: bool,
+    encoding: str | None,
 ) -> Packet:
     """Put the answer together.
 
@@ -78,10 +88,14 @@ def compose(  # noqa: D417 - the rest says itself
         "content-encoding": fault.content_encoding or encoding,
         "connection": None if keep_alive else "close",
         "date": formatdate(now + fault.clock_skew, usegmt=True),
-        "x-ratelimit-limit": str(reply.rate.limit),
-        "x-ratelimit-remaining": str(reply.rate.remaining),
-        "x-ratelimit-reset": str(math.ceil(reply.rate.reset + fault.clock_skew)),
     }
+    if reply.rate is not None:
+        headers |= {
+            "x-ratelimit-limit": str(reply.rate.limit),
+            "x-ratelimit-remaining": str(reply.rate.remaining),
+            "x-ratelimit-reset": str(math.ceil(reply.rate.reset + fault.clock_skew)),
+        }
+    headers |= reply.headers
     headers |= {name.lower(): value for name, value in fault.headers.items()}
     lines = [f"HTTP/1.1 {reply.status} {phrase(reply.status)}"]
     lines += [f"{name}: {value}" for name, value in headers.items() if value is not None]
@@ -90,25 +104,32 @@ def compose(  # noqa: D417 - the rest says itself
     return Packet("\r\n".join([*lines, "\r\n"]).encode("latin-1"), body, keep_alive and ends)
 
 
-async def send(transport: asyncio.Transport, packet: Packet, fault: Fault) -> None:
+async def send(incoming: web.BaseRequest, packet: Packet, fault: Fault) -> None:
     """Write the packet, or as much of it as the fault leaves, and drop the connection if so."""
+    transport = incoming.transport
+    # The client may be gone by now.
+    if transport is None:
+        return
     if fault.drop == "before":
         transport.abort()
         return
-    if fault.slow is not None:
-        await _trickle(transport, b"".join(_portion(packet, fault.drop)), fault.slow)
+    head = packet.head[: len(packet.head) // 2] if fault.drop == "headers" else packet.head
+    body = _shortened(packet.body, fault.portion(len(packet.body)))
+    if isinstance(body, FilePart):
+        transport.write(head)
+        await _stream(incoming, transport, body, fault)
+    elif fault.slow is not None:
+        await _trickle(transport, head + body, fault.slow)
     else:
-        _write(transport, *_portion(packet, fault.drop))
-    if fault.drop is not None:
+        _write(transport, head, body)
+    if fault.disconnects:
         transport.close()
 
 
-def _portion(packet: Packet, drop: Drop | None) -> tuple[bytes, bytes]:
-    if drop == "headers":
-        return packet.head[: len(packet.head) // 2], b""
-    if drop == "body":
-        return packet.head, packet.body[: len(packet.body) // 2]
-    return packet.head, packet.body
+def _shortened(body: bytes | FilePart, length: int) -> bytes | FilePart:
+    if isinstance(body, FilePart):
+        return attrs.evolve(body, length=min(length, len(body)))
+    return body[:length]
 
 
 def _write(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
@@ -120,8 +141,33 @@ def _write(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
 
 
 async def _trickle(transport: asyncio.Transport, data: bytes, pace: float) -> None:
-    step = max(1, int(pace / _PIECES_PER_SECOND))
+    step = _step(pace)
     for start in range(0, len(data), step):
         piece = data[start : start + step]
         transport.write(piece)
         await asyncio.sleep(len(piece) / pace)
+
+
+async def _stream(
+    incoming: web.BaseRequest, transport: asyncio.Transport, part: FilePart, fault: Fault
+) -> None:
+    """Write a file, no faster than the client reads it."""
+    step = _PIECE if fault.slow is None else min(_PIECE, _step(fault.slow))
+    dice = random.Random(len(part))
+    for start in range(0, len(part), step):
+        size = min(step, len(part) - start)
+        if fault.garbage:
+            piece = dice.randbytes(size)
+        else:
+            piece = await asyncio.to_thread(part.read, start, size)
+        if transport.is_closing():
+            return
+        transport.write(piece)
+        with suppress(ConnectionError):
+            await incoming.writer.drain()
+        if fault.slow is not None:
+            await asyncio.sleep(size / fault.slow)
+
+
+def _step(pace: float) -> int:
+    return max(1, int(pace / _PIECES_PER_SECOND))

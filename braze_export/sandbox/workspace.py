@@ -39,9 +39,9 @@ class Workspace:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.people = People(settings.users, settings.seed)
-        self.segments = segments = Segments(settings.segments, settings.seed)
-        exports = Exports(settings, segments)
-        profiles = Profiles(self.people, settings.profile, settings.seed)
+        self.segments = segments = Segments(settings)
+        self.exports = exports = Exports(settings, segments)
+        self.profiles = profiles = Profiles(self.people, settings.profile, settings.seed)
         ids = IdsExport(settings, self.people, profiles)
         self.endpoints = {
             IDS: Endpoint("POST", "users.export.ids", ids),

@@ -1,5 +1,8 @@
 """The default transport: aiohttp."""
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
 import aiohttp
 from yarl import URL
 
@@ -11,7 +14,10 @@ from braze_export.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from braze_export.wire import BROKEN, UNREACHABLE, Request, Response
+from braze_export.wire import BROKEN, UNREACHABLE, Download, Request, Response, Streamed
+
+_BUFFER = 256 * 1024  # bytes of a download that wait to be taken
+_FAILURES = (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)
 
 
 class AiohttpTransport:
@@ -28,6 +34,8 @@ class AiohttpTransport:
             raise InputError("the aiohttp session must not have auto_decompress=False")
         if getattr(session, "auth", None) is not None:  # gone in aiohttp 4
             raise InputError("the aiohttp session must not have auth=: it would replace the key")
+        if session is not None and "Authorization" in session.headers:
+            raise InputError("the aiohttp session must not have an Authorization header of its own")
         self._session = session
         self._owned = session is None
         self._closed = False
@@ -58,9 +66,41 @@ class AiohttpTransport:
                 return Response(answer.status, headers, body)
         except aiohttp.ClientResponseError as error:
             failure = translate(error, request.endpoint.label)
-        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
+        except _FAILURES as error:
             raise translate(error, request.endpoint.label) from error
         raise failure  # not from the other, whose repr shows the headers that were sent
+
+    @asynccontextmanager
+    async def stream(self, download: Download) -> AsyncIterator[Streamed]:
+        """Send a GET, and give its answer as it comes; leaving the block ends it.
+
+        Raises:
+            TransportError: no whole answer came.
+        """
+        session = self._open()
+        # None of these errors is chained: they may show the link.
+        try:
+            answer = await session.get(
+                URL(download.url, encoded=True),
+                headers=download.headers,
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    connect=download.timeouts.connect,
+                    sock_read=download.timeouts.read,
+                ),
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=False,
+                read_bufsize=_BUFFER,
+            )
+        except _FAILURES as error:
+            raise translate(error, download.label) from None
+        try:
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            async with aclosing(_chunks(answer, download.label)) as chunks:
+                yield Streamed(answer.status, headers, chunks)
+        finally:
+            answer.close()  # what is left of the body is not waited for
 
     async def aclose(self) -> None:
         """Close the session, if the transport has opened it."""
@@ -78,6 +118,14 @@ class AiohttpTransport:
         if self._session.closed:
             raise ClientClosedError("the aiohttp session that the client was given is closed")
         return self._session
+
+
+async def _chunks(answer: aiohttp.ClientResponse, label: str) -> AsyncGenerator[bytes, None]:
+    try:
+        async for chunk in answer.content.iter_any():
+            yield chunk
+    except _FAILURES as error:
+        raise translate(error, label) from None
 
 
 def translate(error: Exception, endpoint: str) -> TransportError:

@@ -4,6 +4,8 @@ Needs the extra ``httpx``: ``pip install "braze-export[httpx]"``.
 """
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import httpx
 
@@ -15,7 +17,7 @@ from braze_export.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from braze_export.wire import BROKEN, UNREACHABLE, Request, Response
+from braze_export.wire import BROKEN, UNREACHABLE, Download, Request, Response, Streamed
 
 _FAILURES = (
     httpx.HTTPError,
@@ -40,6 +42,8 @@ class HttpxTransport:
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
         if client is not None and client.auth is not None:
             raise InputError("the httpx client must not have auth=: it would replace the key")
+        if client is not None and "Authorization" in client.headers:
+            raise InputError("the httpx client must not have an Authorization header of its own")
         self._client = client
         self._owned = client is None
         self._closed = False
@@ -51,11 +55,7 @@ class HttpxTransport:
             TransportError: no whole answer came.
         """
         timeouts = request.timeouts
-        if self._closed:
-            raise ClientClosedError("the transport is closed: make a new client")
-        client = self._client or await self._open()
-        if client.is_closed:
-            raise ClientClosedError("the httpx client that the transport was given is closed")
+        client = await self._ready()
         try:
             async with asyncio.timeout(timeouts.total):
                 answer = await client.request(
@@ -71,12 +71,46 @@ class HttpxTransport:
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Response(answer.status_code, headers, answer.content)
 
+    @asynccontextmanager
+    async def stream(self, download: Download) -> AsyncIterator[Streamed]:
+        """Send a GET, and give its answer as it comes; leaving the block ends it.
+
+        Raises:
+            TransportError: no whole answer came.
+        """
+        client = await self._ready()
+        timeouts = httpx.Timeout(
+            download.timeouts.read, connect=download.timeouts.connect, pool=None
+        )
+        # None of these errors is chained: they may show the link.
+        try:
+            request = client.build_request(
+                "GET", download.url, headers=download.headers, timeout=timeouts
+            )
+            answer = await client.send(request, stream=True, follow_redirects=False)
+        except _FAILURES as error:
+            raise translate(error, download.label) from None
+        try:
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            async with aclosing(_chunks(answer, download.label)) as chunks:
+                yield Streamed(answer.status_code, headers, chunks)
+        finally:
+            await answer.aclose()
+
     async def aclose(self) -> None:
         """Close the client, if the transport has opened it."""
         self._closed = True
         client, self._client = self._client, None
         if client is not None and self._owned:
             await client.aclose()
+
+    async def _ready(self) -> httpx.AsyncClient:
+        if self._closed:
+            raise ClientClosedError("the transport is closed: make a new client")
+        client = self._client or await self._open()
+        if client.is_closed:
+            raise ClientClosedError("the httpx client that the transport was given is closed")
+        return client
 
     async def _open(self) -> httpx.AsyncClient:
         # Making a client reads the certificates from disk, which must not hold up the loop.
@@ -91,6 +125,14 @@ class HttpxTransport:
         else:
             self._client = client
         return client  # a closed one is refused where it is used
+
+
+async def _chunks(answer: httpx.Response, label: str) -> AsyncGenerator[bytes, None]:
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    except _FAILURES as error:
+        raise translate(error, label) from None
 
 
 def translate(error: Exception, endpoint: str) -> TransportError:

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
+from blockbuster import BlockBuster
 
 from braze_export.sandbox import Sandbox
 
@@ -62,6 +63,13 @@ class Client:
 
 
 Connect = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture(autouse=True)
+def coverage_may_lock(blocking_calls_fail: BlockBuster) -> None:
+    """Threads that make archives share the lock of the tool that measures coverage."""
+    acquire = blocking_calls_fail.functions["threading.Lock.acquire"]
+    acquire.can_block_in("coverage/collector.py", {"lock_data"})
 
 
 @pytest.fixture

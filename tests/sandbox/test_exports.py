@@ -24,11 +24,10 @@ async def test_started(connect: Connect) -> None:
     prefix = got.json["object_prefix"]
     assert got.status == 200
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-1700000040", prefix)
-    assert got.json == {
-        "message": "success",
-        "object_prefix": prefix,
-        "url": f"{client.sandbox.url}/{prefix}.zip",
-    }
+    url = got.json["url"]
+    assert got.json == {"message": "success", "object_prefix": prefix, "url": url}
+    start = re.escape(f"{client.sandbox.url}/exports/{prefix}.zip?X-Amz-Expires=14400")
+    assert re.fullmatch(start + "&X-Amz-Signature=[0-9a-f]{64}", url)
 
 
 @pytest.mark.parametrize(("own_storage", "expected"), [("null", {"url": None}), ("absent", {})])

@@ -81,6 +81,7 @@ ALL_OPTIONS = [
     *("--users", "7", "--segments", "4", "--seed", "1", "--profile", "small", "--port", "0"),
     *("--ids-window", "9/60", "--fast-ids-window", "8/1", "--default-window", "7/3600"),
     *("--latency", "0.5", "--gzip", "--new-workspace", "--host", "localhost"),
+    *("--export-seconds", "2.5", "--export-members", "6", "--link-seconds", "90"),
 ]
 
 
@@ -100,6 +101,8 @@ def test_all_options(
     sandbox = built[0]
     assert (sandbox.users, sandbox.segments, sandbox.seed, sandbox.profile) == (7, 4, 1, "small")
     assert (sandbox.latency, sandbox.gzip, sandbox.fields_required) == (0.5, True, True)
+    exports = (sandbox.export_seconds, sandbox.export_members, sandbox.link_seconds)
+    assert exports == (2.5, 6, 90.0)
     windows = (sandbox.ids_window, sandbox.fast_ids_window, sandbox.default_window)
     assert [window.max_requests for window in windows] == [9, 8, 7]
     assert json.loads(capsys.readouterr().out)["api_key"] == sandbox.api_key == "given"

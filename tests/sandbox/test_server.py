@@ -61,7 +61,11 @@ def test_loopback(host: str) -> None:
         {"api_key": ""},
         {"port": -1},
         {"export_seconds": -1.0},
+        {"export_members": 0},
+        {"link_seconds": 0.0},
+        {"not_ready_status": 400},
         {"own_storage": "maybe"},
+        {"users_per_object": 0},
         {"log_size": -1},
     ],
 )

@@ -1,0 +1,242 @@
+"""The link to an export's archive: whether it is ready, and the archive behind it.
+
+A link belongs to an object storage, not to Braze's API: it takes no key, answers in XML, and
+says 403 where the export is not ready, where the link has run out, and where it came to nothing.
+https://www.braze.com/docs/api/endpoints/export/user_data/post_users_segment
+"""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+from attrs import field, frozen
+
+from braze_export.answers import read_retry_after
+from braze_export.archive import harmless
+from braze_export.endpoints import EXPORT_LINK
+from braze_export.errors import APIError, ExportExpiredError, InputError, ServerError
+from braze_export.fetching import Opened, changed
+from braze_export.instances import is_loopback
+from braze_export.wire import Download, Streamed, Timeouts, Transport
+
+_MOST_REDIRECTS: Final = 5
+_ERROR_PAGE: Final = 8_192  # bytes of one that are read
+_CODE: Final = re.compile(rb"<Code>\s*(\w{1,60})\s*</Code>")
+_MESSAGE: Final = re.compile(rb"<Message>([^<]{1,300})")
+_RANGE: Final = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+
+# What storages say of a link that once was good, and of one that never will be.
+_EXPIRED: Final = frozenset({"ExpiredToken", "TokenRefreshRequired", "AuthenticationFailed"})
+_BROKEN: Final = frozenset(
+    {
+        "SignatureDoesNotMatch",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "AuthorizationHeaderMalformed",
+        "AuthorizationQueryParametersError",
+        "MalformedSecurityHeader",
+        "NoSuchBucket",
+    }
+)
+
+
+@frozen
+class NotReady:
+    """There is no archive behind the link, or not yet.
+
+    Attributes:
+        status: 403 or 404.
+        code: the storage's own word, such as ``AccessDenied``, or ``None``.
+    """
+
+    status: int
+    code: str | None
+
+
+@frozen
+class Link:
+    """The link to one archive.
+
+    Attributes:
+        url: of the archive. Whoever has it can read the profiles.
+        transport: fetches it.
+        timeouts: of each request.
+        user_agent: says who asks.
+        wall_clock: seconds since the epoch, for a ``Retry-After`` that is a date.
+    """
+
+    url: str = field(repr=False)
+    transport: Transport
+    timeouts: Timeouts
+    user_agent: str
+    wall_clock: Callable[[], float] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The last part of the link's path."""
+        return harmless(urlsplit(self.url).path.rpartition("/")[2]) or "archive"
+
+    async def probe(self) -> NotReady | None:
+        """Ask for the first byte. ``None``: the archive is there.
+
+        Raises:
+            ExportExpiredError: the link has run out.
+            TransportError: no whole answer came.
+            APIError: the storage refuses otherwise.
+        """
+        # A link is signed for GET: HEAD would be refused for ever.
+        async with self._ask({"Range": "bytes=0-0"}) as answer:
+            if answer.status in {200, 206, 416}:  # 416: there is no first byte
+                return None
+            refusal = await _refusal(answer, self.wall_clock)
+            if isinstance(refusal, NotReady):
+                return refusal
+            raise refusal
+
+    @asynccontextmanager
+    async def open(self, start: int, version: str | None) -> AsyncIterator[Opened]:
+        """Open the archive. See ``Source``."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        if start and version and not version.startswith("W/"):
+            headers["If-Match"] = version
+        async with self._ask(headers) as answer:
+            if answer.status in {412, 416} and start:
+                raise changed()
+            if answer.status not in {200, 206}:
+                refusal = await _refusal(answer, self.wall_clock)
+                raise _expired(refusal) if isinstance(refusal, NotReady) else refusal
+            yield _opened(answer)
+
+    @asynccontextmanager
+    async def _ask(self, headers: Mapping[str, str]) -> AsyncIterator[Streamed]:
+        url = self.url
+        for _ in range(_MOST_REDIRECTS):
+            download = Download(
+                url=url,
+                # Identity, for a length and ranges that mean the object as it is.
+                headers={"User-Agent": self.user_agent, "Accept-Encoding": "identity", **headers},
+                timeouts=self.timeouts,
+                label=EXPORT_LINK.label,
+            )
+            async with self.transport.stream(download) as answer:
+                location = answer.headers.get("location")
+                if answer.status not in {301, 302, 303, 307, 308} or location is None:
+                    yield answer
+                    return
+            url = redirected(url, location)
+        raise _error(310, "the storage redirects for ever", "Start the export anew")
+
+
+def check_link(url: str, *, plain_http: bool = False) -> str:
+    """Return the link if profiles may be fetched through it.
+
+    Args:
+        url: as Braze gave it.
+        plain_http: accept plain HTTP from another machine.
+
+    Raises:
+        InputError: it is no link, or one of plain HTTP.
+    """
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in {"https", "http"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fine = False
+    # Never shown: whoever has the link can read the profiles.
+    if not fine or not url.isprintable() or " " in url or "\\" in url:
+        raise InputError("the export's link is no URL that starts with https://")
+    if parts.username is not None or parts.password is not None:
+        raise InputError("the export's link must not hold a user name or password")
+    if parts.scheme == "http" and not plain_http and not is_loopback(parts.hostname or ""):
+        raise InputError("the export's link is plain HTTP: the network would see the profiles")
+    return url
+
+
+def redirected(url: str, location: str) -> str:
+    """Return where a link leads on to.
+
+    Raises:
+        APIError: from https to anything else, or to what is no place for profiles.
+    """
+    try:
+        before, target = urlsplit(url), urljoin(url, location)
+        after = urlsplit(target)
+        if after.scheme == "https" or (after.scheme, after.hostname) == ("http", before.hostname):
+            return check_link(target, plain_http=before.scheme == "http")
+    except ValueError:  # InputError is one
+        pass
+    raise _error(
+        302, "the storage redirects to where profiles must not be fetched from", "Use https://"
+    )
+
+
+def _opened(answer: Streamed) -> Opened:
+    headers = answer.headers
+    start, total = 0, _whole(headers.get("content-length"))
+    if answer.status == 206:
+        found = _RANGE.fullmatch(headers.get("content-range", "").strip())
+        if found is None or found[1] is None:
+            raise _error(206, "the storage does not say which part it sent", "Try again")
+        start, total = int(found[1]), _whole(found[2])
+    return Opened(start, total, headers.get("etag"), answer.chunks)
+
+
+async def _refusal(answer: Streamed, wall_clock: Callable[[], float]) -> NotReady | APIError:
+    """Return what the storage says, where it does not give the archive."""
+    status, page = answer.status, await _first_bytes(answer.chunks)
+    found = _CODE.search(page)
+    code = found[1].decode() if found else None
+    message = _MESSAGE.search(page)
+    if status in {429, 500, 502, 503, 504}:
+        busy = ServerError(
+            _said("the storage is busy", code), status=status, hint="Try again later"
+        )
+        busy.endpoint = EXPORT_LINK.label
+        busy.retry_after = read_retry_after(answer.headers, now=wall_clock())
+        return busy
+    if code in _EXPIRED or (message is not None and b"expired" in message[1].lower()):
+        return _expired(NotReady(status, code))
+    if status in {403, 404, 410} and code not in _BROKEN:
+        return NotReady(status, code)
+    return _error(status, _said("the storage refuses the link", code), "Use it whole and unchanged")
+
+
+def _expired(refusal: NotReady) -> ExportExpiredError:
+    return expired("the link does not give the archive any more", refusal.status, refusal.code)
+
+
+def expired(message: str, status: int, code: str | None) -> ExportExpiredError:
+    """Make the error of a link that gives nothing any more."""
+    error = ExportExpiredError(
+        _said(message, code),
+        status=status,
+        endpoint=EXPORT_LINK.label,
+        hint="Braze keeps archives for about four hours, and gives none where an export failed, as "
+        "one too large does. Start it anew, with fewer fields or a smaller segment if it failed. "
+        f"{EXPORT_LINK.docs}",
+    )
+    error.code = code
+    return error
+
+
+async def _first_bytes(chunks: AsyncGenerator[bytes, None]) -> bytes:
+    page = b""
+    async for chunk in chunks:
+        page += chunk
+        if len(page) >= _ERROR_PAGE:
+            break
+    return page[:_ERROR_PAGE]
+
+
+def _said(message: str, code: str | None) -> str:
+    return f"{message} ({code})" if code else message
+
+
+def _error(status: int, message: str, hint: str) -> APIError:
+    return APIError(message, status=status, endpoint=EXPORT_LINK.label, hint=hint)
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() else None

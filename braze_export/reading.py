@@ -1,0 +1,112 @@
+"""Lines to records: the end of every way on which an export's archive is read."""
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from typing import Any
+
+from attrs import frozen
+
+from braze_export.answers import decode_error
+from braze_export.endpoints import Endpoint
+from braze_export.errors import ArchiveError, DecodeError, InputError
+from braze_export.fetching import Source
+from braze_export.lines import Block, Place
+from braze_export.models.results import BadRecord, DownloadStats
+from braze_export.retry import RetryPolicy
+from braze_export.settings import ExportSettings
+from braze_export.tasks import TaskScope
+from braze_export.turns import Turn
+from braze_export.unpacking import Broken, unpack_all
+
+
+@frozen
+class Reading:
+    """How records are read.
+
+    Attributes:
+        decode: makes a record of a line.
+        endpoint: for the errors.
+        keep_going: yield what cannot be read instead of raising it.
+        settings: of fetching and unpacking.
+        retry: says how often a lost connection is taken up again.
+    """
+
+    decode: Callable[[bytes], Any]
+    endpoint: Endpoint
+    keep_going: bool
+    settings: ExportSettings
+    retry: RetryPolicy
+
+    async def records(
+        self, sources: AsyncGenerator[Source, None], stats: DownloadStats, scope: TaskScope
+    ) -> AsyncGenerator[Any, None]:
+        """Yield the records of all objects, and ``BadRecord`` with ``keep_going``.
+
+        Raises:
+            BrazeError: the first that cannot be read, once all that came before it was yielded.
+        """
+        turn = Turn()
+        own = TaskScope("reading of the export", scope)
+        try:
+            async with aclosing(self._batches(sources, stats, own)) as batches:
+                async for batch in batches:
+                    for item in [batch] if isinstance(batch, Broken) else batch:
+                        for record in self._of(item):
+                            bad = isinstance(record, BadRecord)
+                            stats.bad_records += bad
+                            stats.users += not bad
+                            if bad and not self.keep_going:
+                                raise record.error
+                            yield record
+                            await turn.over()
+        finally:
+            await own.aclose()
+
+    def _batches(
+        self, sources: AsyncGenerator[Source, None], stats: DownloadStats, scope: TaskScope
+    ) -> AsyncGenerator[list[Block] | Broken, None]:
+        return unpack_all(sources, self.settings, self.retry, stats, scope)
+
+    def _of(self, item: Block | Broken) -> Iterator[Any]:
+        if isinstance(item, Broken):
+            yield self._broken(item)
+        elif item.too_long is not None:
+            longest = self.settings.archive_limits.max_line
+            error = decode_error(
+                f"the line has {item.too_long:,} bytes, more than the {longest:,} of max_line in "
+                "ArchiveLimits",
+                endpoint=self.endpoint,
+                raw=item.lines[0],
+            )
+            yield _bad(error, item.start)
+        else:
+            for index, line in enumerate(item.lines):
+                try:
+                    record = self.decode(line)
+                except DecodeError as error:
+                    if line and not line.isspace():
+                        yield _bad(error, item.place(index))
+                    continue
+                yield record
+
+    def _broken(self, item: Broken) -> BadRecord:
+        # A damaged file is one bad thing among others; the network is not.
+        if not isinstance(item.error, ArchiveError):
+            raise item.error
+        return BadRecord(item.error.file or item.name, None, None, b"", item.error)
+
+
+def _bad(error: DecodeError, place: Place) -> BadRecord:
+    error.file, error.line, error.offset = place.file, place.line, place.offset
+    return BadRecord(place.file, place.line, place.offset, error.raw, error)
+
+
+def check_on_error(on_error: str) -> bool:
+    """Return whether to keep going.
+
+    Raises:
+        InputError: neither ``"raise"`` nor ``"yield"``.
+    """
+    if on_error not in {"raise", "yield"}:
+        raise InputError(f'on_error must be "raise" or "yield", not {on_error!r}')
+    return on_error == "yield"

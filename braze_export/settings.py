@@ -1,0 +1,62 @@
+"""How the exports that Braze prepares in the background are waited for and read."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from attrs import Factory, field, frozen
+
+from braze_export.archive import ArchiveLimits
+from braze_export.validators import above_zero, whole_above_zero, zero_or_more
+
+
+@frozen
+class Polling:
+    """How often to look whether an export is ready. All in seconds.
+
+    https://www.braze.com/docs/api/endpoints/export/user_data/post_users_segment: an export of
+    20 million users may take an hour or more.
+
+    Attributes:
+        base: the first pause. Each one is half as long again as the one before, give or take a
+            fifth at random.
+        cap: the longest pause.
+        lifetime: how long a link lives from the start of the export on. What has not come by
+            then never will.
+    """
+
+    base: float = field(default=1.0, validator=above_zero)
+    cap: float = field(default=60.0, validator=above_zero)
+    lifetime: float = field(default=4 * 3600.0, validator=above_zero)
+
+    def pause(self, number: int, rng: Callable[[], float] = random.random) -> float:
+        """Return how long to wait after the ``number``-th look, from 1."""
+        return min(self.cap, self.base * 1.5 ** min(number - 1, 100)) * (0.8 + 0.4 * rng())
+
+
+def _path(directory: str | Path | None) -> Path | None:
+    return None if directory is None else Path(directory)
+
+
+@frozen
+class ExportSettings:
+    """How the exports of segments and of the control group are waited for and read.
+
+    Attributes:
+        polling: how often to look whether an export is ready.
+        archive_limits: what an archive may unpack to.
+        concurrency: files of the workspace's own storage that are read at once.
+        quiet_period: seconds without a new file after which an export to the workspace's own
+            storage counts as whole, where no callback says so.
+        spool_memory: bytes of a download kept in memory where it is ahead of its reader, for
+            each file that is read.
+        spool_directory: where what is further ahead is kept; ``None`` for the system's own place
+            for temporary files.
+    """
+
+    polling: Polling = Factory(Polling)
+    archive_limits: ArchiveLimits = Factory(ArchiveLimits)
+    concurrency: int = field(default=4, validator=whole_above_zero)
+    quiet_period: float = field(default=60.0, validator=zero_or_more)
+    spool_memory: int = field(default=8 * 1024 * 1024, validator=whole_above_zero)
+    spool_directory: Path | None = field(default=None, converter=_path)

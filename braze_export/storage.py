@@ -1,0 +1,213 @@
+"""Reading an export that lies somewhere already: in the workspace's own storage, or in a file.
+
+The stores are obstore's (``pip install "braze-export[storage]"``), or whatever has the three
+methods of ``ObjectStore``.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from typing_extensions import TypeVar
+
+from braze_export.archive import ArchiveLimits
+from braze_export.buckets import Bucket, ObjectStore, newest
+from braze_export.codec import decoder_for
+from braze_export.endpoints import EXPORT_SEGMENT
+from braze_export.errors import NotFoundError
+from braze_export.fetching import Source
+from braze_export.files import LocalFile
+from braze_export.identifiers import check_name
+from braze_export.models.profile import UserProfile
+from braze_export.models.results import BadRecord, DownloadStats
+from braze_export.reading import Reading, check_on_error
+from braze_export.retry import RetryPolicy
+from braze_export.settings import ExportSettings
+from braze_export.tasks import TaskScope
+from braze_export.waiting import states
+
+__all__ = ["ObjectStore", "read_archive", "read_export"]
+
+T = TypeVar("T", default=UserProfile)
+
+
+@overload
+def read_export(
+    store: ObjectStore,
+    segment_id: str,
+    *,
+    object_prefix: str | None = None,
+    folder: str | None = None,
+    into: type[T] = ...,
+    on_error: Literal["raise"] = ...,
+    timeout: float | None = None,
+    settings: ExportSettings | None = None,
+    stats: DownloadStats | None = None,
+) -> AsyncGenerator[T, None]: ...
+
+
+@overload
+def read_export(
+    store: ObjectStore,
+    segment_id: str,
+    *,
+    object_prefix: str | None = None,
+    folder: str | None = None,
+    into: type[T] = ...,
+    on_error: Literal["yield"],
+    timeout: float | None = None,
+    settings: ExportSettings | None = None,
+    stats: DownloadStats | None = None,
+) -> AsyncGenerator[T | BadRecord, None]: ...
+
+
+def read_export(
+    store: ObjectStore,
+    segment_id: str,
+    *,
+    object_prefix: str | None = None,
+    folder: str | None = None,
+    into: type[Any] = UserProfile,
+    on_error: Literal["raise", "yield"] = "raise",
+    timeout: float | None = None,
+    settings: ExportSettings | None = None,
+    stats: DownloadStats | None = None,
+) -> AsyncGenerator[Any, None]:
+    """Yield the profiles of a segment's export in the workspace's own storage.
+
+    https://www.braze.com/docs/api/endpoints/export/user_data/post_users_segment
+
+    When all files of an export are there is documented nowhere. It counts as whole once its
+    newest file is 15 minutes old, or once nothing has changed for ``settings.quiet_period``
+    seconds. Files of dashboard exports, which are CSV, are passed over. Several files are read
+    at once, so that profiles come in no particular order.
+
+    Args:
+        store: an obstore store of the bucket.
+        segment_id: the segment's API identifier; for the global control group its own.
+        object_prefix: of the export, as ``ExportJob.object_prefix`` tells; ``None`` for the
+            newest one that is there.
+        folder: the folder configured in Braze, before ``segment-export``; ``None``: it is looked
+            for, at the top of the bucket and one level down.
+        into: as for ``users.export_ids``; ``bytes`` for each user's JSON as Braze wrote it.
+        on_error: ``"raise"`` the first line that is no profile; ``"yield"`` a ``BadRecord`` for it,
+            and for a damaged file, and go on.
+        timeout: seconds to wait for the files.
+        settings: how to wait and to read.
+        stats: counters to be kept up, for progress.
+
+    Raises:
+        InputError: an argument that makes no sense, at once.
+        NotFoundError: there is no export of this segment, where no ``object_prefix`` is given.
+        ExportNotReadyError: the timeout is over.
+        ExportExpiredError: no file came in ``settings.polling.lifetime``.
+        ArchiveError, DecodeError: a file, or a line, cannot be read.
+        TransportError, APIError: the store does not answer, or refuses.
+    """
+    check_name(segment_id, "segment_id")
+    reading = _reading(into, on_error, settings or ExportSettings())
+    if object_prefix is not None:
+        check_name(object_prefix, "object_prefix")
+    place = (store, segment_id, object_prefix, folder)
+    return _records(place, reading, timeout, stats or DownloadStats())
+
+
+@overload
+def read_archive(
+    path: str | Path,
+    into: type[T] = ...,
+    *,
+    on_error: Literal["raise"] = ...,
+    limits: ArchiveLimits | None = None,
+    stats: DownloadStats | None = None,
+) -> AsyncGenerator[T, None]: ...
+
+
+@overload
+def read_archive(
+    path: str | Path,
+    into: type[T] = ...,
+    *,
+    on_error: Literal["yield"],
+    limits: ArchiveLimits | None = None,
+    stats: DownloadStats | None = None,
+) -> AsyncGenerator[T | BadRecord, None]: ...
+
+
+def read_archive(
+    path: str | Path,
+    into: type[Any] = UserProfile,
+    *,
+    on_error: Literal["raise", "yield"] = "raise",
+    limits: ArchiveLimits | None = None,
+    stats: DownloadStats | None = None,
+) -> AsyncGenerator[Any, None]:
+    """Yield the profiles of an archive that lies in a file, as ``ExportJob.download`` leaves it.
+
+    Args:
+        path: a ZIP or GZIP file, or one of JSON lines.
+        into: as for ``users.export_ids``.
+        on_error: ``"raise"`` the first line that is no profile; ``"yield"`` a ``BadRecord`` for it
+            and go on.
+        limits: what the archive may unpack to.
+        stats: counters to be kept up, for progress.
+
+    Raises:
+        InputError: the file cannot be read.
+        ArchiveError: there is no archive, or one that is damaged, cut off or hostile.
+        DecodeError: a line is no profile; ``file``, ``line`` and ``offset`` tell which.
+    """
+    settings = ExportSettings(archive_limits=limits or ArchiveLimits(), concurrency=1)
+    reading = _reading(into, on_error, settings)
+    return _of_file(LocalFile(Path(path)), reading, stats or DownloadStats())
+
+
+async def _of_file(
+    file: LocalFile, reading: Reading, stats: DownloadStats
+) -> AsyncGenerator[Any, None]:
+    async def source() -> AsyncGenerator[Source, None]:
+        yield file
+
+    async with aclosing(reading.records(source(), stats, TaskScope("reading"))) as records:
+        async for record in records:
+            yield record
+
+
+def _reading(into: type, on_error: str, settings: ExportSettings) -> Reading:
+    return Reading(
+        decode=decoder_for(into, EXPORT_SEGMENT, checked=False),
+        endpoint=EXPORT_SEGMENT,
+        keep_going=check_on_error(on_error),
+        settings=settings,
+        retry=RetryPolicy(),
+    )
+
+
+async def _records(
+    place: tuple[ObjectStore, str, str | None, str | None],
+    reading: Reading,
+    timeout: float | None,  # noqa: ASYNC109 - it ends the waiting, not the reading
+    stats: DownloadStats,
+) -> AsyncGenerator[Any, None]:
+    store, segment_id, prefix, folder = place
+    prefix = prefix or await newest(store, segment_id, folder)
+    if prefix is None:
+        raise NotFoundError(
+            "the storage holds no export of this segment",
+            status=404,
+            hint="Check the bucket, the folder and the segment id",
+        )
+    settings = reading.settings
+    bucket = Bucket(store, segment_id, prefix, folder, settings.quiet_period)
+    scope = TaskScope("reading")
+    try:
+        waiting = states(bucket.look, settings.polling, age=bucket.idle, timeout=timeout)
+        async with aclosing(waiting):
+            async for _ in waiting:
+                pass
+        async with aclosing(reading.records(bucket.sources(), stats, scope)) as records:
+            async for record in records:
+                yield record
+    finally:
+        await scope.aclose()
