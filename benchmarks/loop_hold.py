@@ -7,13 +7,13 @@ callback marks every turn of the loop, and the longest turn counts.
 import asyncio
 import multiprocessing
 import sys
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from aiohttp import web
 
 from benchmarks.sides import UNLIMITED
 from benchmarks.table import Row, show
+from benchmarks.watch import Watch
 from braze_export import BrazeClient, UserProfile
 from braze_export.sandbox import Sandbox
 
@@ -37,7 +37,7 @@ def measure() -> list[Row]:
 
 
 async def _longest_turn(url: str) -> float:
-    watch = _Watch(asyncio.get_running_loop())
+    watch = Watch(asyncio.get_running_loop())
     users = 0
     async with BrazeClient(_KEY, url, limits=UNLIMITED) as braze:
         watch.start()
@@ -48,30 +48,6 @@ async def _longest_turn(url: str) -> float:
     if users != _ANSWERS * 100:
         raise SystemExit(f"got {users} users")
     return watch.longest * 1000
-
-
-class _Watch:
-    """Marks the beginning of every turn of the loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._next: asyncio.Handle | None = None
-        self._clock: Callable[[], float] = loop.time
-        self.longest = 0.0
-
-    def start(self) -> None:
-        self._since = self._clock()
-        self._next = self._loop.call_soon(self._turn)
-
-    def stop(self) -> None:
-        assert self._next is not None
-        self._next.cancel()
-
-    def _turn(self) -> None:
-        now = self._clock()
-        self.longest = max(self.longest, now - self._since)
-        self._since = now
-        self._next = self._loop.call_soon(self._turn)
 
 
 def serve(pipe: Connection) -> None:

@@ -135,10 +135,8 @@ class _File:
     def _told(self, data: bytes | None) -> Iterator[Block]:
         """Yield the lines of the next bytes, or of the end; errors say which file it is."""
         try:
-            if self._content is None and data is not None:
-                self._content = self._kind(data)
-            if self._content is not None:
-                yield from self._content.close() if data is None else self._content.feed(data)
+            content = self._content = self._content or self._kind(data or b"")
+            yield from content.close() if data is None else content.feed(data)
         except ArchiveError as error:
             error.file = error.file or self._name
             raise
@@ -163,7 +161,7 @@ class _Zip:
         self._load = load
         self._depth = depth
         self._reader = ZipReader(load.limits.max_members)
-        self._member: _File | None = None
+        self._member = _File(name, load, depth + 1)  # until the first begins
 
     def feed(self, data: bytes) -> Iterator[Block]:
         for event in self._reader.feed(data):
@@ -172,18 +170,13 @@ class _Zip:
                     file = f"{self._name}: {harmless(name)}"
                     self._member = _File(file, self._load, self._depth + 1)
                 case End():
-                    yield from self._ended()
-                case piece if self._member is not None:
+                    yield from self._member.close()
+                case piece:
                     yield from self._member.feed(self._load.add(piece))
 
     def close(self) -> Iterator[Block]:
         self._reader.close()
         return iter(())
-
-    def _ended(self) -> Iterator[Block]:
-        member, self._member = self._member, None
-        if member is not None:
-            yield from member.close()
 
 
 class _Gzip:

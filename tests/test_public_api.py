@@ -10,7 +10,7 @@ import pytest
 import braze_export
 from braze_export import errors
 
-MODULES = ["braze_export", "braze_export.sandbox"]
+MODULES = ["braze_export", "braze_export.sandbox", "braze_export.storage"]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -56,7 +56,8 @@ def test_the_package_says_that_it_is_typed() -> None:
 def test_importing_the_package_needs_no_extra_and_reads_no_environment() -> None:
     code = (
         "import sys\n"
-        "for name in ('httpx', 'click', 'rich', 'rich_click'): sys.modules[name] = None\n"
-        "import braze_export, braze_export.sandbox\n"
+        "extras = ('httpx', 'click', 'rich', 'rich_click', 'isal', 'obstore')\n"
+        "for name in extras: sys.modules[name] = None\n"
+        "import braze_export, braze_export.sandbox, braze_export.storage\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env={})

@@ -3,19 +3,26 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, assert_type
 
 import aiohttp
 import httpx
+from obstore.store import AzureStore, GCSStore, S3Store
 
 from braze_export import (
     AiohttpTransport,
+    ArchiveLimits,
+    BadRecord,
     BrazeClient,
     BrazeId,
     DeviceId,
+    DownloadStats,
     EmailAddress,
     ExportField,
     ExportJob,
+    ExportSettings,
+    ExportState,
     FailedBatch,
     Identifier,
     IdsExport,
@@ -23,6 +30,7 @@ from braze_export import (
     InvalidUserId,
     Limits,
     PhoneNumber,
+    Polling,
     RateLimit,
     RetryPolicy,
     Segment,
@@ -31,8 +39,11 @@ from braze_export import (
     Timeouts,
     UserAlias,
     UserProfile,
+    read_archive,
 )
+from braze_export.callbacks import Callback, CallbackReceiver, CallbackResult
 from braze_export.sandbox import Sandbox
+from braze_export.storage import read_export
 from braze_export.transports.httpx import HttpxTransport
 
 
@@ -50,6 +61,8 @@ def clients(session: aiohttp.ClientSession, client: httpx.AsyncClient) -> list[B
         BrazeClient("key", "EU-01", limits=Limits(default=RateLimit(1000, 3600.0))),
         BrazeClient("key", "EU-01", retry=RetryPolicy(max_attempts=3, max_seconds=10)),
         BrazeClient("key", "EU-01", timeouts=Timeouts(connect=5, read=30, total=60)),
+        BrazeClient("key", "EU-01", exports=ExportSettings(concurrency=8, spool_directory="/tmp")),
+        BrazeClient("key", "EU-01", exports=ExportSettings(polling=Polling(base=5, cap=30))),
         BrazeClient("key", "EU-01", transport=AiohttpTransport()),
         BrazeClient("key", "EU-01", transport=AiohttpTransport(session)),
         BrazeClient("key", "EU-01", transport=HttpxTransport()),
@@ -125,6 +138,41 @@ async def the_rest(braze: BrazeClient) -> None:
     series = await braze.segments.data_series("segment", length=300, ending_at=end)
     assert_type(series, list[SegmentSize])
     await braze.segments.data_series("segment", length=7, ending_at="2026-01-01T00:00:00Z")
+
+
+async def exports(braze: BrazeClient, store: S3Store | GCSStore | AzureStore) -> None:
+    users = braze.users
+    job = await users.export_segment("segment", fields=["email"], if_running="wait")
+    assert_type(await job.wait(timeout=60, on_progress=print), None)
+    async for state in job.states(timeout=60):
+        assert_type(state, ExportState)
+    async for profile in job.profiles():
+        assert_type(profile, UserProfile)
+    async for mine in job.profiles(into=Mine):
+        assert_type(mine, Mine)
+    async for either in job.profiles(Mine, store=store, on_error="yield"):
+        assert_type(either, Mine | BadRecord)
+    async for raw in job.raw(store=store, timeout=60):
+        assert_type(raw, bytes)
+    async for line in job.raw(on_error="yield"):
+        assert_type(line, bytes | BadRecord)
+    assert_type(await job.download("segment.zip"), Path)
+    assert_type(job.stats, DownloadStats)
+    assert_type(users.resume_export("https://example.com/a.zip?signature"), ExportJob)
+    users.resume_export("prefix-1700000000", segment_id="segment")
+    async for profile in read_archive("segment.zip"):
+        assert_type(profile, UserProfile)
+    async for item in read_archive(
+        Path("segment.zip"), Mine, on_error="yield", limits=ArchiveLimits(max_line=1_000)
+    ):
+        assert_type(item, Mine | BadRecord)
+    async for profile in read_export(store, "segment", object_prefix="p", folder="f", timeout=1):
+        assert_type(profile, UserProfile)
+    async with CallbackReceiver(public_url="https://example.com", port=8080) as receiver:
+        callback = receiver.expect()
+        assert_type(callback, Callback)
+        await users.export_global_control_group(fields=["email"], callback_url=callback)
+        assert_type(await callback.wait(), CallbackResult)
 
 
 async def profile(user: UserProfile) -> None:
