@@ -51,8 +51,9 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def oldest(session: nox.Session) -> None:
-    """Run the tests with the oldest versions that the core dependencies allow."""
-    bounds = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["httpx"]
+    """Run the tests with the oldest versions that the dependencies of the library allow."""
+    extras = PROJECT["optional-dependencies"]
+    bounds = PROJECT["dependencies"] + extras["fast"] + extras["httpx"] + extras["storage"]
     # The bound of typing-extensions is that of cattrs; anyio asks for a newer one.
     pinned = [b.replace(">=", "==") for b in bounds if not b.startswith("typing-extensions")]
     session.install("-e", ".[test]")

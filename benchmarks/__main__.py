@@ -1,11 +1,29 @@
 """Every benchmark, and one table at the end: ``python -m benchmarks``."""
 
-from benchmarks import decode, end_to_end, loop_hold, memory
+from benchmarks import (
+    archive,
+    bucket,
+    checksum,
+    decode,
+    downloads,
+    end_to_end,
+    loop_hold,
+    memory,
+)
 from benchmarks.table import show
 
 if __name__ == "__main__":
     rows = []
-    for benchmark in (decode, end_to_end, memory, loop_hold):
+    for benchmark in (
+        decode,
+        end_to_end,
+        memory,
+        loop_hold,
+        archive,
+        downloads,
+        bucket,
+        checksum,
+    ):
         print(f"{benchmark.__name__.removeprefix('benchmarks.')} ...")
         rows += benchmark.measure()
     show(rows)

@@ -144,7 +144,7 @@ class _File:
     def _kind(self, first: bytes) -> "_Zip | _Gzip | LineSplitter":
         packed = first.startswith((*BEGINNINGS, _GZIP_MAGIC))
         if packed and self._depth == _MEMBERS_DEEP:
-            raise ArchiveError(f"{self._name} is an archive in an archive in an archive")
+            raise ArchiveError("it is an archive in an archive in an archive")
         if first.startswith(BEGINNINGS):
             return _Zip(self._name, self._load, self._depth)
         if first.startswith(_GZIP_MAGIC):

@@ -3,6 +3,7 @@
 Waiting for one, and reading what it gives. How they are started is told in ``exports``.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing_extensions import TypeVar
 from braze_export.buckets import Bucket, ObjectStore
 from braze_export.codec import decoder_for
 from braze_export.endpoints import Endpoint
-from braze_export.errors import ExportExpiredError, InputError
+from braze_export.errors import APIError, ExportExpiredError, InputError, TransportError
 from braze_export.export_context import ExportContext
 from braze_export.fetching import Source
-from braze_export.files import save
+from braze_export.files import check_target, save
 from braze_export.links import Link, NotReady
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import BadRecord, DownloadStats
@@ -90,6 +91,7 @@ class ExportJob:
         store: ObjectStore | None = None,
     ) -> AsyncGenerator[ExportState, None]:
         """Yield the state at each look, until the export is ready. Otherwise as ``wait``."""
+        _check_timeout(timeout)
         context = self._context
         look: Callable[[bool], Awaitable[NotReady | None]] = self._look
         age = self._age
@@ -121,6 +123,8 @@ class ExportJob:
             return await self._look() is None
         except ExportExpiredError:
             return True
+        except (TransportError, APIError, InputError):
+            return False  # nobody can tell now
 
     @overload
     def profiles(
@@ -221,9 +225,11 @@ class ExportJob:
             InputError: nothing can be written there, or the job has no link.
             ExportNotReadyError, ExportExpiredError, TransportError, APIError: as ``wait``.
         """
-        target = Path(path)
+        target = _target(path)
         context = self._context
         link = self._link()
+        _check_timeout(timeout)
+        await asyncio.to_thread(check_target, target)  # before all the waiting
         await self.wait(timeout=timeout)
         await context.caller.scope.run(save(link, target, context.caller.retry, self.stats))
         return target
@@ -238,6 +244,11 @@ class ExportJob:
             settings=self._context.settings,
             retry=self._context.caller.retry,
         )
+        _check_timeout(timeout)
+        if store is None:
+            self._link()
+        else:
+            self._bucket(store)
         sources = self._sources(store, timeout)
         return reading.records(sources, self.stats, self._context.caller.scope)
 
@@ -278,3 +289,14 @@ class ExportJob:
 
     def _forget(self) -> None:
         self._context.running.discard(lambda job: job is self)
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
+        raise InputError("timeout must be a number of seconds, 0 or more, or None")
+
+
+def _target(path: str | Path) -> Path:
+    if not isinstance(path, str | Path):
+        raise InputError(f"path must be a str or a Path, not of type {type(path).__name__}")
+    return Path(path)

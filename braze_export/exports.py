@@ -61,6 +61,8 @@ def resume_export(context: ExportContext, link_or_prefix: str, segment_id: str |
         InputError: it is neither a link nor an object prefix.
     """
     text = check_name(link_or_prefix, "the link or object prefix")
+    if segment_id is not None:
+        check_name(segment_id, "segment_id")
     url = context.link(text).url if "://" in text else None
     if url is None and "/" in text:
         raise InputError("an object prefix is a name without slashes: <uuid>-<unix seconds>")

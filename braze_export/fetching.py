@@ -83,16 +83,19 @@ async def fetch(
         TransportError: it could not be fetched to its end.
         APIError: there is no such object, or it is refused.
     """
-    at, failures = 0, 0
+    at = failures = counted = 0
     total = version = None
     while True:
         before = at
         try:
             async with source.open(at, version) as opened:
                 _check_same(opened, at, total, version)
-                total, version = opened.total, opened.version
-                if at == 0 and total is not None:
-                    stats.bytes_total += total
+                # A later answer may say less than an earlier one.
+                total = total if opened.total is None else opened.total
+                version = opened.version or version
+                if total is not None:
+                    stats.bytes_total += total - counted
+                    counted = total
                 skip = at - opened.start
                 async for chunk in opened.chunks:
                     fresh = chunk[skip:]
@@ -107,6 +110,10 @@ async def fetch(
                 f"{at:,} of {total:,} bytes came", endpoint=EXPORT_LINK.label, hint=BROKEN
             )
         except BrazeError as error:
+            if at == 0:
+                total = version = None  # nothing came of it: the next may be another one
+            elif at == total:
+                return
             failures = 1 if at > before else failures + 1
             delay = retry.delay(error, EXPORT_LINK, failures=failures, elapsed=0.0)
             if delay is None or isinstance(error, ObjectChangedError):
@@ -119,8 +126,6 @@ async def fetch(
 
 
 def _check_same(opened: Opened, at: int, total: int | None, version: str | None) -> None:
-    if not at:
-        return
     if opened.start > at:
         raise ConnectionLostError(
             "the server skipped a part", endpoint=EXPORT_LINK.label, hint=BROKEN

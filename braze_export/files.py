@@ -3,8 +3,10 @@
 import asyncio
 import os
 import secrets
+import stat
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -15,6 +17,7 @@ from braze_export.errors import InputError
 from braze_export.fetching import ObjectChangedError, Opened, Source, fetch
 from braze_export.models.results import DownloadStats
 from braze_export.retry import RetryPolicy
+from braze_export.tasks import surely
 
 _BLOCK: Final = 1024 * 1024
 _MOST_STARTS: Final = 3  # of an object that is replaced while it is fetched
@@ -34,21 +37,66 @@ class LocalFile:
     @asynccontextmanager
     async def open(self, start: int, version: str | None) -> AsyncIterator[Opened]:  # noqa: ARG002
         """Open the file. See ``Source``."""
+        file = _Reader(self.path)
         try:
-            file = await asyncio.to_thread(self.path.open, "rb")
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be read ({error.strerror})") from error
-        try:
-            size = (await asyncio.to_thread(os.fstat, file.fileno())).st_size
+            size = await asyncio.to_thread(file.open)
             async with aclosing(_read(file)) as chunks:
                 yield Opened(0, size, None, chunks)
         finally:
-            await asyncio.to_thread(file.close)
+            await surely(file.close)
 
 
-async def _read(file: BinaryIO) -> AsyncGenerator[bytes, None]:
-    while chunk := await asyncio.to_thread(file.read, _BLOCK):
+async def _read(file: "_Reader") -> AsyncGenerator[bytes, None]:
+    while chunk := await asyncio.to_thread(file.read):
         yield chunk
+
+
+class _Reader:
+    """A file to be read. Its methods block.
+
+    Each holds the lock: they run in threads, also when who called them has been cancelled.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._turn = threading.Lock()
+        self._closed = False
+
+    def open(self) -> int | None:
+        """Open it, and return its size, where it has one."""
+        with self._turn:
+            if self._closed:
+                return None
+            try:
+                self._file = self._path.open("rb")
+            except (OSError, ValueError) as error:
+                raise InputError(f"{self._path} cannot be read ({_reason(error)})") from error
+            found = os.fstat(self._file.fileno())
+            return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def read(self) -> bytes:
+        with self._turn:
+            return b"" if self._file is None or self._closed else self._file.read(_BLOCK)
+
+    def close(self) -> None:
+        with self._turn:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+
+
+def check_target(path: Path) -> None:
+    """Return if a file can be written there. Blocks.
+
+    Raises:
+        InputError: it cannot.
+    """
+    partial = _Partial(path)
+    try:
+        partial.create()
+    finally:
+        partial.drop()
 
 
 async def save(source: Source, path: Path, retry: RetryPolicy, stats: DownloadStats) -> None:
@@ -62,38 +110,40 @@ async def save(source: Source, path: Path, retry: RetryPolicy, stats: DownloadSt
         OSError: the disk is full, or the like.
         BrazeError: the object could not be fetched.
     """
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    file = await asyncio.to_thread(_create, partial, path)
+    partial = _Partial(path)
+    stats.objects += 1
     try:
-        try:
-            await _fill(file, source, retry, stats)
-            await asyncio.to_thread(_sync, file)
-        finally:
-            await asyncio.to_thread(file.close)
-        await asyncio.to_thread(partial.replace, path)
+        await asyncio.to_thread(partial.create)
+        await _fill(partial, source, retry, stats)
+        await asyncio.to_thread(partial.keep)
     except BaseException:
-        await asyncio.to_thread(partial.unlink, missing_ok=True)
+        await surely(partial.drop)
         raise
+    stats.objects_done += 1
 
 
-async def _fill(file: BinaryIO, source: Source, retry: RetryPolicy, stats: DownloadStats) -> None:
+async def _fill(
+    partial: "_Partial", source: Source, retry: RetryPolicy, stats: DownloadStats
+) -> None:
     for started in range(1, _MOST_STARTS + 1):
         before = (stats.bytes_total, stats.bytes_received)
         try:
-            async with aclosing(fetch(source, retry, stats)) as chunks:
-                async for block in _blocks(chunks):
-                    await asyncio.to_thread(file.write, block)
+            async with (
+                aclosing(fetch(source, retry, stats)) as chunks,
+                aclosing(_blocks(chunks)) as blocks,
+            ):
+                async for block in blocks:
+                    await asyncio.to_thread(partial.write, block)
         except ObjectChangedError:
             if started == _MOST_STARTS:
                 raise
             stats.bytes_total, stats.bytes_received = before
-            await asyncio.to_thread(file.truncate, 0)
-            await asyncio.to_thread(file.seek, 0)
+            await asyncio.to_thread(partial.empty)
         else:
             return
 
 
-async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     waiting: list[bytes] = []
     size = 0
     async for chunk in chunks:
@@ -105,15 +155,64 @@ async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield b"".join(waiting)
 
 
-def _create(partial: Path, path: Path) -> BinaryIO:
+class _Partial:
+    """A file that has not got its name yet. Its methods block; the lock is as in ``_Reader``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._name = path.parent / f"{path.name[:50]}.{secrets.token_hex(4)}.partial"
+        self._file: BinaryIO | None = None
+        self._turn = threading.Lock()
+        self._over = False
+
+    def create(self) -> None:
+        with self._turn:
+            if self._over:
+                return
+            try:
+                obstacle = _obstacle(self._path)
+                self._file = None if obstacle else self._name.open("xb")
+            except (OSError, ValueError) as error:
+                raise InputError(f"{self._path} cannot be written ({_reason(error)})") from error
+            if obstacle:
+                raise InputError(f"{self._path} is {obstacle}")
+
+    def write(self, block: bytes) -> None:
+        with self._turn:
+            if self._file is not None and not self._over:
+                self._file.write(block)
+
+    def empty(self) -> None:
+        with self._turn:
+            if self._file is not None and not self._over:
+                self._file.seek(0)
+                self._file.truncate()
+
+    def keep(self) -> None:
+        """Give the file its name."""
+        with self._turn:
+            if self._file is not None and not self._over:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                self._name.replace(self._path)
+                self._over = True
+
+    def drop(self) -> None:
+        """Remove it, unless it has its name."""
+        with self._turn:
+            if self._file is not None and not self._over:
+                with suppress(OSError):  # what it still held had no room on the disk
+                    self._file.close()
+                self._name.unlink(missing_ok=True)
+            self._over = True
+
+
+def _obstacle(path: Path) -> str | None:
     if path.is_dir():
-        raise InputError(f"{path} is a directory: name a file in it")
-    try:
-        return partial.open("xb")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror})") from error
+        return "a directory: name a file in it"
+    return "no plain file: name another" if path.exists() and not path.is_file() else None
 
 
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

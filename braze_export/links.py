@@ -25,7 +25,8 @@ _MOST_REDIRECTS: Final = 5
 _ERROR_PAGE: Final = 8_192  # bytes of one that are read
 _CODE: Final = re.compile(rb"<Code>\s*(\w{1,60})\s*</Code>")
 _MESSAGE: Final = re.compile(rb"<Message>([^<]{1,300})")
-_RANGE: Final = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+_RANGE: Final = re.compile(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18}|\*)", re.ASCII)
+_LENGTH: Final = re.compile(r"\d{1,18}", re.ASCII)
 
 # What storages say of a link that once was good, and of one that never will be.
 _EXPIRED: Final = frozenset({"ExpiredToken", "TokenRefreshRequired", "AuthenticationFailed"})
@@ -103,7 +104,12 @@ class Link:
             headers["If-Match"] = version
         async with self._ask(headers) as answer:
             if answer.status in {412, 416} and start:
-                raise changed()
+                if _part(answer.headers)[1] != start:
+                    raise changed()
+                # All of it has come already; what there is here is a page that says so.
+                await answer.chunks.aclose()
+                yield Opened(start, start, None, answer.chunks)
+                return
             if answer.status not in {200, 206}:
                 refusal = await _refusal(answer, self.wall_clock)
                 raise _expired(refusal) if isinstance(refusal, NotReady) else refusal
@@ -163,8 +169,9 @@ def redirected(url: str, location: str) -> str:
     try:
         before, target = urlsplit(url), urljoin(url, location)
         after = urlsplit(target)
-        if after.scheme == "https" or (after.scheme, after.hostname) == ("http", before.hostname):
-            return check_link(target, plain_http=before.scheme == "http")
+        stays = before.scheme == after.scheme and before.hostname == after.hostname
+        if after.scheme == "https" or stays:
+            return check_link(target, plain_http=True)
     except ValueError:  # InputError is one
         pass
     raise _error(
@@ -174,13 +181,19 @@ def redirected(url: str, location: str) -> str:
 
 def _opened(answer: Streamed) -> Opened:
     headers = answer.headers
-    start, total = 0, _whole(headers.get("content-length"))
+    start, total = 0, _whole(headers.get("content-length", ""))
     if answer.status == 206:
-        found = _RANGE.fullmatch(headers.get("content-range", "").strip())
-        if found is None or found[1] is None:
+        first, total = _part(headers)
+        if first is None:
             raise _error(206, "the storage does not say which part it sent", "Try again")
-        start, total = int(found[1]), _whole(found[2])
+        start = first
     return Opened(start, total, headers.get("etag"), answer.chunks)
+
+
+def _part(headers: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """Return the offset of the part that was sent, and the size of the whole."""
+    found = _RANGE.fullmatch(headers.get("content-range", "").strip())
+    return (None, None) if found is None else (_whole(found[1] or ""), _whole(found[2]))
 
 
 async def _refusal(answer: Streamed, wall_clock: Callable[[], float]) -> NotReady | APIError:
@@ -189,7 +202,7 @@ async def _refusal(answer: Streamed, wall_clock: Callable[[], float]) -> NotRead
     found = _CODE.search(page)
     code = found[1].decode() if found else None
     message = _MESSAGE.search(page)
-    if status in {429, 500, 502, 503, 504}:
+    if status in {408, 429} or status >= 500:
         busy = ServerError(
             _said("the storage is busy", code), status=status, hint="Try again later"
         )
@@ -238,5 +251,5 @@ def _error(status: int, message: str, hint: str) -> APIError:
     return APIError(message, status=status, endpoint=EXPORT_LINK.label, hint=hint)
 
 
-def _whole(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() else None
+def _whole(text: str) -> int | None:
+    return int(text) if _LENGTH.fullmatch(text) else None

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import frozen
 
@@ -17,6 +17,8 @@ from braze_export.settings import ExportSettings
 from braze_export.tasks import TaskScope
 from braze_export.turns import Turn
 from braze_export.unpacking import Broken, unpack_all
+
+E = TypeVar("E", ArchiveError, DecodeError)
 
 
 @frozen
@@ -52,6 +54,9 @@ class Reading:
                 async for batch in batches:
                     for item in [batch] if isinstance(batch, Broken) else batch:
                         for record in self._of(item):
+                            if record is None:
+                                await turn.over()
+                                continue
                             bad = isinstance(record, BadRecord)
                             stats.bad_records += bad
                             stats.users += not bad
@@ -68,6 +73,7 @@ class Reading:
         return unpack_all(sources, self.settings, self.retry, stats, scope)
 
     def _of(self, item: Block | Broken) -> Iterator[Any]:
+        """Yield records, and ``None`` for lines without one: there may be very many of them."""
         if isinstance(item, Broken):
             yield self._broken(item)
         elif item.too_long is not None:
@@ -81,11 +87,13 @@ class Reading:
             yield _bad(error, item.start)
         else:
             for index, line in enumerate(item.lines):
+                if not line or line.isspace():
+                    yield None
+                    continue
                 try:
                     record = self.decode(line)
                 except DecodeError as error:
-                    if line and not line.isspace():
-                        yield _bad(error, item.place(index))
+                    yield _bad(error, item.place(index))
                     continue
                 yield record
 
@@ -93,12 +101,18 @@ class Reading:
         # A damaged file is one bad thing among others; the network is not.
         if not isinstance(item.error, ArchiveError):
             raise item.error
-        return BadRecord(item.error.file or item.name, None, None, b"", item.error)
+        return BadRecord(item.error.file or item.name, None, None, b"", _bare(item.error))
 
 
 def _bad(error: DecodeError, place: Place) -> BadRecord:
     error.file, error.line, error.offset = place.file, place.line, place.offset
-    return BadRecord(place.file, place.line, place.offset, error.raw, error)
+    return BadRecord(place.file, place.line, place.offset, error.raw, _bare(error))
+
+
+def _bare(error: E) -> E:
+    """Return an error without its frames: they hold a megabyte of lines, and it may be kept."""
+    error.__traceback__ = error.__context__ = None
+    return error
 
 
 def check_on_error(on_error: str) -> bool:
@@ -107,6 +121,6 @@ def check_on_error(on_error: str) -> bool:
     Raises:
         InputError: neither ``"raise"`` nor ``"yield"``.
     """
-    if on_error not in {"raise", "yield"}:
+    if on_error not in ("raise", "yield"):
         raise InputError(f'on_error must be "raise" or "yield", not {on_error!r}')
     return on_error == "yield"

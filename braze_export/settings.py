@@ -20,7 +20,7 @@ class Polling:
     Attributes:
         base: the first pause. Each one is half as long again as the one before, give or take a
             fifth at random.
-        cap: the longest pause.
+        cap: the longest pause, give or take that fifth.
         lifetime: how long a link lives from the start of the export on. What has not come by
             then never will.
     """
@@ -47,7 +47,7 @@ class ExportSettings:
         archive_limits: what an archive may unpack to.
         concurrency: files of the workspace's own storage that are read at once.
         quiet_period: seconds without a new file after which an export to the workspace's own
-            storage counts as whole, where no callback says so.
+            storage counts as whole, where no callback says so; infinity: the callback has to.
         spool_memory: bytes of a download kept in memory where it is ahead of its reader, for
             each file that is read.
         spool_directory: where what is further ahead is kept; ``None`` for the system's own place

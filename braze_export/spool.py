@@ -13,6 +13,8 @@ from collections import deque
 from pathlib import Path
 from typing import IO, Final
 
+from braze_export.tasks import surely
+
 _TAKEN: Final = 1024 * 1024  # bytes given at once, at most
 _log = logging.getLogger("braze_export")
 
@@ -39,8 +41,10 @@ class Spool:
     async def put(self, chunk: bytes) -> None:
         """Add bytes."""
         while self._overflow.unread or self._held >= self._memory:
-            if self._overflow.usable and await asyncio.to_thread(self._overflow.write, chunk):
-                break
+            if self._overflow.usable:
+                if await asyncio.to_thread(self._overflow.write, chunk):
+                    break
+                continue  # there may be room in memory by now
             self._room.clear()
             await self._room.wait()
         else:
@@ -72,8 +76,8 @@ class Spool:
             await self._more.wait()
 
     async def aclose(self) -> None:
-        """Remove the temporary file."""
-        await asyncio.to_thread(self._overflow.close)
+        """Remove the temporary file. Being cancelled does not keep it from going."""
+        await surely(self._overflow.close)
 
     def _from_memory(self) -> bytes:
         taken, size = [], 0

@@ -15,7 +15,12 @@ from attrs import Factory, define, frozen
 from braze_export.answers import decode_error
 from braze_export.codec import decode_object
 from braze_export.endpoints import Endpoint
-from braze_export.errors import ExportInProgressError, InputError
+from braze_export.errors import (
+    BrazeError,
+    ExportInProgressError,
+    InputError,
+    TransportError,
+)
 from braze_export.settings import Polling
 
 J = TypeVar("J", bound="Job")
@@ -54,7 +59,11 @@ class Job(Protocol):
     """An export that was started."""
 
     async def ended(self) -> bool:
-        """Look whether it has come to its end."""
+        """Look whether it has come to its end.
+
+        Raises:
+            BrazeError: that cannot be told.
+        """
         ...
 
 
@@ -96,8 +105,14 @@ class Running:
         for job in list(self._since):
             if self._count < MOST_RUNNING:
                 return
-            # Nobody may have asked for it, though it ended long ago.
-            if await job.ended():
+            try:
+                # Nobody may have asked for it, though it ended long ago.
+                ended = await job.ended()
+            except TransportError:
+                break  # the others would have to wait for the network as well
+            except BrazeError:
+                continue
+            if ended:
                 self._since.pop(job, None)
         if self._count >= MOST_RUNNING:
             raise ExportInProgressError(
@@ -122,14 +137,14 @@ async def start_when_free(
         BrazeError: it could not be started.
     """
     clock = asyncio.get_running_loop().time
-    end = clock() + (polling.lifetime if if_running == "wait" else 0.0)
+    end = clock() + polling.lifetime
     for attempt in count(1):
         try:
             return await start()
         except ExportInProgressError as error:
             error.attempts = attempt
-            pause = polling.pause(attempt)
-            if clock() + pause > end:
+            pause = max(polling.pause(attempt), error.retry_after or 0.0)
+            if if_running == "raise" or clock() + pause > end:
                 raise
             _log.info("start of an export: one is running, next try in %.1f s", pause)
         await asyncio.sleep(pause)
@@ -142,5 +157,5 @@ def check_if_running(if_running: str) -> None:
     Raises:
         InputError: it is neither.
     """
-    if if_running not in {"raise", "wait"}:
+    if if_running not in ("raise", "wait"):
         raise InputError(f'if_running must be "raise" or "wait", not {if_running!r}')

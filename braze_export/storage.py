@@ -15,7 +15,7 @@ from braze_export.archive import ArchiveLimits
 from braze_export.buckets import Bucket, ObjectStore, newest
 from braze_export.codec import decoder_for
 from braze_export.endpoints import EXPORT_SEGMENT
-from braze_export.errors import NotFoundError
+from braze_export.errors import InputError, NotFoundError
 from braze_export.fetching import Source
 from braze_export.files import LocalFile
 from braze_export.identifiers import check_name
@@ -79,9 +79,9 @@ def read_export(
     https://www.braze.com/docs/api/endpoints/export/user_data/post_users_segment
 
     When all files of an export are there is documented nowhere. It counts as whole once its
-    newest file is 15 minutes old, or once nothing has changed for ``settings.quiet_period``
-    seconds. Files of dashboard exports, which are CSV, are passed over. Several files are read
-    at once, so that profiles come in no particular order.
+    newest file is 15 minutes old (or ``settings.quiet_period``, if that is longer), or once nothing
+    has changed for ``settings.quiet_period`` seconds. Files of dashboard exports, which are CSV,
+    are passed over. Several files are read at once, so that profiles come in no particular order.
 
     Args:
         store: an obstore store of the bucket.
@@ -109,6 +109,8 @@ def read_export(
     reading = _reading(into, on_error, settings or ExportSettings())
     if object_prefix is not None:
         check_name(object_prefix, "object_prefix")
+        if "/" in object_prefix:
+            raise InputError("an object prefix is a name without slashes: <uuid>-<unix seconds>")
     place = (store, segment_id, object_prefix, folder)
     return _records(place, reading, timeout, stats or DownloadStats())
 

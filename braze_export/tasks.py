@@ -1,7 +1,7 @@
 """The tasks that a client has under way, so that closing it leaves none behind."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from braze_export.errors import ClientClosedError
@@ -74,6 +74,14 @@ class TaskScope:
         self._closed = True
         ours = asyncio.current_task()  # may be one of them: a source that closes its client
         await cancel(*(task for task in self._tasks if task is not ours))
+
+
+async def surely(work: Callable[[], object]) -> None:
+    """Run in a thread what must be done, such as closing a file: also where we are cancelled.
+
+    ``asyncio.to_thread`` forgets work whose thread has not begun by then.
+    """
+    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, work))
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from attrs import frozen
 
 from braze_export.archive import Unpacker
-from braze_export.errors import ArchiveError, BrazeError
+from braze_export.errors import ArchiveError, ConnectionLostError
 from braze_export.fetching import Source, fetch
 from braze_export.lines import Block
 from braze_export.models.results import DownloadStats
@@ -31,7 +31,7 @@ class Broken:
     """An object that could not be read to its end."""
 
     name: str
-    error: BrazeError
+    error: Exception
 
 
 async def unpack_all(
@@ -123,7 +123,7 @@ class _Crew:
             self._stats.objects += 1
             try:
                 await self._read(source)
-            except BrazeError as error:
+            except Exception as error:  # noqa: BLE001 - raised again by whoever takes it
                 await self._put(Broken(source.name, error))
             else:
                 self._stats.objects_done += 1
@@ -131,29 +131,39 @@ class _Crew:
     async def _read(self, source: Source) -> None:
         spool = Spool(self._settings.spool_memory, self._settings.spool_directory)
         fetching = self._scope.spawn(self._fetch(source, spool))
-        unpacker, ended, counted = Unpacker(source.name, self._settings.archive_limits), False, 0
+        unpacker = Unpacker(source.name, self._settings.archive_limits)
         try:
-            while not ended:
-                data = await spool.get()
-                ended = not data
-                steps = _Steps(unpacker.close() if ended else unpacker.feed(data))
-                while blocks := await asyncio.to_thread(steps.next):
-                    self._stats.bytes_unpacked += unpacker.unpacked - counted
-                    counted = unpacker.unpacked
-                    await self._put(blocks)
+            while data := await spool.get():
+                await self._unpack(unpacker, _Steps(unpacker.feed(data)))
+            await self._unpack(unpacker, _Steps(unpacker.close()))
         finally:
-            await cancel(fetching)
-            await spool.aclose()
+            try:
+                await cancel(fetching)
+            finally:
+                await spool.aclose()
+
+    async def _unpack(self, unpacker: Unpacker, steps: "_Steps") -> None:
+        blocks: list[Block] | None = None
+        while blocks is None or blocks:
+            counted = unpacker.unpacked
+            try:
+                blocks = await asyncio.to_thread(steps.next)
+            finally:
+                self._stats.bytes_unpacked += unpacker.unpacked - counted
+            if blocks:
+                await self._put(blocks)
 
     async def _fetch(self, source: Source, spool: Spool) -> None:
+        error: Exception | None = ConnectionLostError("the download was broken off")
         try:
             async with aclosing(fetch(source, self._retry, self._stats)) as chunks:
                 async for chunk in chunks:
                     await spool.put(chunk)
-        except Exception as error:  # noqa: BLE001 - raised again where the bytes are taken
+            error = None
+        except Exception as caught:  # noqa: BLE001 - raised again where the bytes are taken
+            error = caught
+        finally:
             spool.end(error)
-        else:
-            spool.end()
 
 
 class _Steps:
@@ -171,7 +181,7 @@ class _Steps:
         try:
             for block in self._blocks:
                 taken.append(block)
-                size += sum(map(len, block.lines))
+                size += sum(map(len, block.lines)) + len(block.lines)  # lines may be empty
                 if size >= _BATCH:
                     return taken
         except ArchiveError as error:

@@ -20,6 +20,9 @@ MAGIC: Final = b"PK\x03\x04"
 #: An archive without members begins with its end; one that was once split, with a marker.
 BEGINNINGS: Final = (MAGIC, b"PK\x05\x06", b"PK\x07\x08", b"PK00")
 
+_TOO_MANY: Final = (
+    "the archive has more than {:,} members: raise max_members in ArchiveLimits if it is meant to"
+)
 _CENTRAL, _END, _END64 = b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06"
 _LOCATOR64, _SIGNATURE, _DESCRIPTOR = b"PK\x06\x07", b"PK\x05\x05", b"PK\x07\x08"
 _AFTER_MEMBER: Final = (MAGIC, _CENTRAL)
@@ -121,26 +124,26 @@ class ZipReader:
     # Each generator below yields None when it needs more bytes.
 
     def _archive(self) -> _Steps:
-        members = 0
+        members = before = 0
         while True:
             mark = yield from self._exactly(4)
+            self._done = False
             if mark == MAGIC:
                 members += 1
                 if members > self._max_members:
-                    raise ArchiveError(
-                        f"the archive has more than {self._max_members:,} members: raise "
-                        "max_members in ArchiveLimits if it is meant to"
-                    )
+                    raise ArchiveError(_TOO_MANY.format(self._max_members))
                 yield from self._member()
-            elif members == 0 and mark in BEGINNINGS and mark not in {MAGIC, _END}:
+            elif members == 0 and mark in BEGINNINGS and mark != _END:
                 continue
             else:
-                yield from self._directory(mark, members)
-                break
-        self._done = True
-        while True:  # whatever stands behind the end is none of ours
-            self._at = len(self._data)
-            yield None
+                yield from self._directory(mark, members - before)
+                self._done, before = True, members
+                while len(self._data) - self._at < len(MAGIC):
+                    yield None
+                # Another archive may follow. Whatever else stands here is none of ours.
+                while not self._data.startswith(MAGIC, self._at):
+                    self._at = len(self._data)
+                    yield None
 
     def _member(self) -> _Steps:
         version_to_extra = yield from self._exactly(_LOCAL.size)
@@ -218,9 +221,7 @@ class ZipReader:
         else:
             right = (header.crc, header.packed, header.size) == (total.crc, packed, total.size)
         if not right:
-            raise ArchiveError(
-                "a member of the archive is damaged: its checksum or its size is wrong"
-            )
+            raise ArchiveError("a member of the archive is damaged: its size or checksum is wrong")
 
     def _descriptor(self, total: _Sum, packed: int) -> Generator[None, None, bool]:
         """Take the descriptor that follows a member; false if it does not fit, or is none."""
@@ -294,6 +295,6 @@ def _real_sizes(extra: bytes, packed: int, size: int) -> tuple[int, int]:
             # Unpacked size first; only those that did not fit into the header are there.
             values = iter(Struct(f"<{len(field) // 8}Q").unpack(field[: len(field) // 8 * 8]))
             size = next(values, size) if size == _IN_EXTRA else size
-            packed = next(values, packed) if packed == _IN_EXTRA else packed
+            return next(values, packed) if packed == _IN_EXTRA else packed, size
         at += 4 + length
     return packed, size

@@ -17,6 +17,7 @@ from braze_export.settings import Polling
 from braze_export.tasks import cancel
 
 _MOST_FAILURES: Final = 10  # in a row, of looking
+_HAIR: Final = 0.001  # seconds: a timer may go off that little too early
 _log = logging.getLogger("braze_export")
 
 
@@ -68,7 +69,7 @@ async def states(
     A callback shortens the waiting; should it never come, looking goes on all the same.
 
     Args:
-        look: says whether the export is ready; is told whether the callback came.
+        look: says whether the export is ready; is told whether the callback said so.
         polling: how often.
         age: seconds since the export was started.
         callback: where Braze says that it is ready.
@@ -86,13 +87,15 @@ async def states(
     try:
         while True:
             looks, pauses = looks + 1, pauses + 1
-            code = None
+            code, asked = None, 0.0
             try:
                 found = await look(call.came)
             except (TransportError, ServerError) as error:
                 failures += 1
                 if failures == _MOST_FAILURES:
+                    error.attempts = failures
                     raise
+                asked = getattr(error, "retry_after", None) or 0.0
                 _log.info("waiting for an export: %s", type(error).__name__)
             else:
                 failures = 0
@@ -104,10 +107,10 @@ async def states(
                     raise expired("Braze says that the export failed", found.status, code)
                 if age() > polling.lifetime:
                     raise expired("the export did not become ready", found.status, code)
-            pause = polling.pause(pauses)
+            pause = max(polling.pause(pauses), min(asked, polling.cap))
             if timeout is not None and end is not None and loop.time() + pause > end:
                 pause = end - loop.time()
-                if pause <= 0:
+                if pause <= _HAIR:
                     raise _too_late(timeout)
             yield ExportState("preparing", age(), looks, code, pause)
             if await call.within(pause):
@@ -133,12 +136,13 @@ class _Call:
         if not self._waiting.done():
             return False
         done, self._waiting = self._waiting, None
-        if done.exception() is not None:
-            _log.warning(
-                "waiting for an export: no callback (%r), so it is polled", done.exception()
-            )
+        error = None if done.cancelled() else done.exception()
+        if done.cancelled() or error is not None:
+            reason = "cancelled" if error is None else type(error).__name__
+            _log.warning("waiting for an export: no callback (%s), so it is polled", reason)
             return False
-        self.came, self.said_failed = True, done.result() is False
+        self.said_failed = done.result() is False
+        self.came = not self.said_failed
         return True
 
     async def forget(self) -> None:

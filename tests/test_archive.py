@@ -198,6 +198,12 @@ def test_gzip_members_are_one_file() -> None:
     assert read([bytewise]) == (rows_of(("export", ROWS)), None)
 
 
+def test_many_small_gzip_members_are_not_copied_over_and_over() -> None:
+    rows, error = read([gzip_of(b" ") * 200_000])  # minutes, if the rest were copied each time
+    assert error is None
+    assert rows == [Row("export", 1, 0, b" " * 200_000)]
+
+
 @pytest.mark.parametrize("padding", [b"\0", b"\0" * 5000])
 def test_gzip_may_be_padded_with_zeros(padding: bytes) -> None:
     check(GZIPPED + padding, ("export", FEW))
@@ -329,7 +335,10 @@ def test_three_levels_are_too_many(outer: str, middle: str, innermost: bytes) ->
     def pack(kind: str, data: bytes) -> bytes:
         return gzip_of(data) if kind == "gzip" else zip_of(Member(name=kind, data=data))
 
-    refused(pack(outer, pack(middle, innermost)), "is an archive in an archive in an archive$")
+    refused(
+        pack(outer, pack(middle, innermost)),
+        r"^export(: \w+)*: it is an archive in an archive in an archive$",
+    )
 
 
 def test_errors_name_the_innermost_archive() -> None:
@@ -429,14 +438,14 @@ def bomb_in_zip(blocks: int) -> Iterable[bytes]:
 @pytest.mark.parametrize("kind", ["gzip", "zip", "gzip, whole", "gzip of lines"])
 def test_a_bomb_is_stopped(kind: str, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_inflate, "_fast", module)
-    monkeypatch.setattr(archive, "_RATIO_FROM", 20 * MEGABYTE)
+    monkeypatch.setattr(archive, "_RATIO_FROM", 8 * MEGABYTE)
     limits = ArchiveLimits(max_line=MEGABYTE)
     pieces = bomb_in_zip(10_000) if kind == "zip" else endless_gzip()
     if kind == "gzip, whole":
         pieces = [b"".join(islice(endless_gzip(), 600))]  # 10 MB of 10 GB
-        limits = ArchiveLimits(max_bytes=20 * MEGABYTE, max_line=MEGABYTE)
+        limits = ArchiveLimits(max_bytes=8 * MEGABYTE, max_line=MEGABYTE)
     elif kind == "gzip of lines":
-        pieces = cut(gzip_of(b"\n" * 22 * MEGABYTE), range(0, MEGABYTE, 4096))
+        pieces = cut(gzip_of(b"\n" * 10 * MEGABYTE), range(0, MEGABYTE, 4096))
     unpacker = Unpacker("export", limits)
     tracemalloc.start()
     most = 0
@@ -448,7 +457,7 @@ def test_a_bomb_is_stopped(kind: str, module: ModuleType, monkeypatch: pytest.Mo
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert unpacker.unpacked < 21 * MEGABYTE
+    assert unpacker.unpacked < 9 * MEGABYTE
     assert most <= _inflate.PIECE
     assert peak < 12 * MEGABYTE
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from braze_export import BrazeClient, ExportField, InputError, UnknownFieldWarning, UserProfile
 from braze_export.models.fields import ARRIVES_WITH, SLOW_FIELDS, check_fields, costs_fast_tier
+from braze_export.sandbox import Sandbox
 from braze_export.wire import Request, Response
 
 # https://www.braze.com/docs/api/endpoints/export/user_data/post_users_identifier
@@ -200,3 +201,14 @@ async def test_the_warning_points_at_the_line_of_the_call(
         with pytest.warns(UnknownFieldWarning) as told:
             expected = await call(client, ["emial"])
     assert [(w.filename, w.lineno) for w in told] == [(__file__, expected)]
+
+
+async def test_the_control_group_has_fewer_fields() -> None:
+    async with Sandbox(users=20) as sandbox, BrazeClient(sandbox.api_key, sandbox.url) as braze:
+        with pytest.warns(UnknownFieldWarning, match="push_tokens for the global control") as seen:
+            await braze.users.export_global_control_group(fields=["email", "push_tokens"])
+        assert [warning.filename for warning in seen] == [__file__]
+        with pytest.warns(UnknownFieldWarning, match="'emial'") as seen:
+            await braze.users.export_segment(sandbox.segment_id(1), fields=["emial"])
+        assert [warning.filename for warning in seen] == [__file__]
+        assert sandbox.log[0].body == {"fields_to_export": ["email", "push_tokens"]}

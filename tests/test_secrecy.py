@@ -4,18 +4,28 @@ import asyncio
 import copy
 import logging
 import pickle
+import socket
+import ssl
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from braze_export import (
     AiohttpTransport,
     BrazeClient,
     BrazeError,
     DecodeError,
+    ExportJob,
+    ExportSettings,
+    InputError,
+    Polling,
     RetryPolicy,
+    Timeouts,
+    TransportError,
 )
 from braze_export.sandbox import Fault, Sandbox
 from braze_export.transports.httpx import HttpxTransport
@@ -153,3 +163,194 @@ async def test_what_goes_well_is_not_logged_with_data(caplog: pytest.LogCaptureF
     assert KEY not in caplog.text
     assert EMAIL not in caplog.text
     assert not any(str(user.email) in caplog.text for user in users)
+
+
+# --- the link to an archive, which opens it for everyone
+
+SIGNATURE = "s1gn4ture0fth3l1nk"
+BOTH = pytest.mark.parametrize("transport", [AiohttpTransport, HttpxTransport])
+PATIENT = ExportSettings(polling=Polling(base=0.001, cap=0.002))
+
+LINK_FAULTS = {
+    "expired": Fault(status=403, body=b"<Error><Message>Request has expired</Message></Error>"),
+    "broken": Fault(status=403, body=b"<Error><Code>SignatureDoesNotMatch</Code></Error>"),
+    "echo": Fault(status=400, body=f"<Error><Code>X</Code>{SIGNATURE}</Error>".encode()),
+    "echo in the message": Fault(status=400, body=f"<Message>{SIGNATURE}</Message>".encode()),
+    "busy": Fault(status=503, body=SIGNATURE.encode()),
+    "dropped before": Fault(drop="before"),
+    "dropped in the headers": Fault(drop="headers"),
+    "malformed length": Fault(headers={"content-length": SIGNATURE}),
+    "malformed part": Fault(status=206, headers={"content-range": SIGNATURE}),
+    "no archive": Fault(body=SIGNATURE.encode()),
+    "redirect to nowhere": Fault(
+        status=302, headers={"location": f"https://127.0.0.1:1/x?{SIGNATURE}"}
+    ),
+    "redirect refused": Fault(status=302, headers={"location": f"ftp://x/?{SIGNATURE}"}),
+    "redirect without end": Fault(status=302, headers={"location": f"?{SIGNATURE}"}),
+    "slow": Fault(slow=10),
+}
+
+
+def everything_of(error: BaseException) -> str:
+    """All that can be shown of an error and of those behind it."""
+    texts, left, seen = [], [error], set()
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        texts.append(f"{one!r} {one} {one.args!r} {vars(one)!r}")
+        left += [e for e in (one.__cause__, one.__context__) if e is not None]
+    return "".join([*texts, *traceback.format_exception(error)])
+
+
+async def use_badly(braze: BrazeClient, url: str, path: Path) -> list[BaseException]:
+    """Use a link in every way there is; return what was raised."""
+    errors: list[BaseException] = []
+
+    async def profiles(job: ExportJob) -> None:
+        _ = [user async for user in job.profiles(timeout=0.02)]
+
+    for use in (
+        lambda job: job.wait(timeout=0.02),
+        lambda job: job.download(path, timeout=0.02),
+        profiles,
+    ):
+        try:
+            await use(braze.users.resume_export(url))
+        except BrazeError as error:
+            errors.append(error)
+    return errors
+
+
+@BOTH
+@pytest.mark.parametrize("name", LINK_FAULTS)
+async def test_neither_link_nor_key_shows_when_a_download_goes_wrong(
+    name: str, transport: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.DEBUG)  # of every library
+    fault = LINK_FAULTS[name]
+    async with Sandbox(
+        api_key=KEY,
+        users=20,
+        log_size=100,
+        faults=lambda _, path: fault if path.startswith("/exports/") else None,
+    ) as sandbox:
+        async with BrazeClient(
+            KEY,
+            sandbox.url,
+            retry=QUICK,
+            exports=PATIENT,
+            transport=transport(),
+            timeouts=Timeouts(read=0.02, connect=0.5),
+        ) as braze:
+            job = await braze.users.export_segment(sandbox.segment_id(1), fields=["email"])
+            assert job.url is not None
+            url = f"{job.url}&x={SIGNATURE}"
+            errors = await use_badly(braze, url, tmp_path / "x.zip")
+            signed = job.url.partition("Signature=")[2]
+        downloads = [r for r in sandbox.log if r.path.startswith("/exports/")]
+    assert errors
+    assert downloads
+    assert not any(record.authorized for record in downloads)
+    assert all(KEY not in str(record.headers) for record in downloads)
+    logs = "\n".join(f"{r.getMessage()} {r.exc_text}" for r in caplog.records)
+    for text in (*map(everything_of, errors), logs, caplog.text):
+        for secret in (SIGNATURE, signed, KEY):
+            assert secret not in text
+
+
+@BOTH
+async def test_the_link_shows_in_no_log_of_what_goes_well(
+    transport: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with Sandbox(api_key=KEY, users=20) as sandbox:
+        async with BrazeClient(KEY, sandbox.url, exports=PATIENT, transport=transport()) as braze:
+            job = await braze.users.export_segment(sandbox.segment_id(1), fields=["email"])
+            assert job.url is not None
+            _ = [user async for user in job.profiles()]
+            await job.download(tmp_path / "x.zip")
+            parts: list[Any] = [job, job._context, job._link(), job.stats, job._endpoint]
+            for part in parts:
+                assert job.url not in f"{part!r} {part}"
+                assert "Signature" not in f"{part!r} {part}"
+        assert len([r for r in sandbox.log if r.path.startswith("/exports/")]) == 4
+    assert "Signature" not in caplog.text
+    assert KEY not in caplog.text
+
+
+async def test_other_requests_are_still_logged_by_httpx(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with (
+        Sandbox(users=1) as sandbox,
+        BrazeClient(sandbox.api_key, sandbox.url, transport=HttpxTransport()) as braze,
+    ):
+        await braze.users.get("u1")
+    assert "HTTP Request: POST" in caplog.text
+
+
+@pytest.fixture
+def own_certificate() -> ssl.SSLContext:
+    """A server's certificate that nobody knows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["refused", "unknown", "untrusted", "hangs"])
+async def test_the_link_is_in_nothing_chained(
+    kind: str,
+    transport: Any,
+    own_certificate: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def unknown(*args: Any, **kwargs: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    caplog.set_level(logging.DEBUG)
+    server = await asyncio.start_server(
+        hang, "127.0.0.1", 0, ssl=own_certificate if kind == "untrusted" else None
+    )
+    port = server.sockets[0].getsockname()[1]
+    if kind == "refused":
+        server.close()
+    host = "storage.example" if kind == "unknown" else f"127.0.0.1:{port}"
+    if kind == "unknown":
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    braze = BrazeClient(
+        KEY,
+        "US-01",
+        exports=PATIENT,
+        transport=transport(),
+        retry=QUICK,
+        timeouts=Timeouts(read=0.01, connect=0.5),
+    )
+    scheme = "http" if kind == "hangs" else "https"
+    async with server, braze:
+        job = braze.users.resume_export(f"{scheme}://{host}/11-1700000000.zip?{SIGNATURE}")
+        with pytest.raises(TransportError) as caught:
+            await job.wait()
+        assert caught.value.__context__ is None
+        text = everything_of(caught.value)
+    assert SIGNATURE not in text + caplog.text
+    assert KEY not in text + caplog.text
+    assert "GET link of the export" in str(caught.value)
+
+
+async def test_a_job_and_its_link_are_not_shown_by_their_reprs() -> None:
+    async with BrazeClient(KEY, "US-01") as braze:
+        job = braze.users.resume_export(f"https://storage.example/11-1700000000.zip?{SIGNATURE}")
+        assert repr(job) == "ExportJob(object_prefix=None, segment_id=None)"
+        assert SIGNATURE not in f"{job._link()!r} {job._context!r}"
+        assert KEY not in f"{job._link()!r} {job._context!r}"
+        for bad in ("http://storage.example/x", "https://u:p@storage.example/x", "ftp://x"):
+            with pytest.raises(InputError) as caught:
+                braze.users.resume_export(f"{bad}?{SIGNATURE}")
+            assert SIGNATURE not in everything_of(caught.value)

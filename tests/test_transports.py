@@ -1,6 +1,7 @@
 """What only one transport can show: its library's exceptions, and the caller's own session."""
 
 import asyncio
+import gzip
 import inspect
 import socket
 import ssl
@@ -32,7 +33,7 @@ from braze_export.sandbox import Sandbox
 from braze_export.transports import aiohttp as over_aiohttp
 from braze_export.transports import httpx as over_httpx
 from braze_export.transports.httpx import HttpxTransport
-from braze_export.wire import ApiKey, Request
+from braze_export.wire import ApiKey, Download, Request
 
 ONCE = RetryPolicy(max_attempts=1)
 URL = "https://rest.iad-01.braze.com"
@@ -78,6 +79,7 @@ async def test_every_exception_of_aiohttp_is_translated(kind: type[Exception]) -
         closed = False
         auto_decompress = True
         auth = None
+        headers: dict[str, str] = {}  # noqa: RUF012
 
         def request(self, *args: Any, **kwargs: Any) -> Any:
             raise instance(kind)
@@ -322,3 +324,251 @@ async def test_proxies_of_the_environment_are_not_used(
         async with BrazeClient(sandbox.api_key, sandbox.url, transport=transport()) as braze:
             assert await braze.users.get("u1")
         assert proxy.connections_made == 0
+
+
+# --- downloads
+
+BOTH = pytest.mark.parametrize("transport", [AiohttpTransport, HttpxTransport])
+
+
+def download(url: str = f"{URL}/x.zip?s1gn4ture", **headers: str) -> Download:
+    return Download(url, headers, Timeouts(connect=0.5, read=0.2), "link of the export")
+
+
+async def drained(transport: Any, what: Download) -> bytes:
+    async with transport.stream(what) as answer:
+        return b"".join([chunk async for chunk in answer.chunks])
+
+
+def check_unchained(error: BaseException) -> None:
+    assert error.__context__ is None
+    assert error.__cause__ is None
+    assert "s1gn4ture" not in f"{error!r} {error} {vars(error)}"
+
+
+@pytest.mark.parametrize("kind", [*kinds_of(aiohttp, aiohttp.ClientError), TimeoutError, OSError])
+async def test_every_exception_of_aiohttp_is_translated_for_downloads(
+    kind: type[Exception],
+) -> None:
+    class Session:
+        closed = False
+        auto_decompress = True
+        auth = None
+        headers: dict[str, str] = {}  # noqa: RUF012
+
+        async def get(self, *args: Any, **kwargs: Any) -> Any:
+            raise instance(kind)
+
+    with pytest.raises(TransportError) as caught:
+        await drained(AiohttpTransport(Session()), download())  # type: ignore[arg-type]
+    assert caught.value.endpoint == "link of the export"
+    check_unchained(caught.value)
+
+
+@pytest.mark.parametrize("kind", [*HTTPX, TimeoutError, OSError])
+async def test_every_exception_of_httpx_is_translated_for_downloads(
+    kind: type[Exception],
+) -> None:
+    no_arguments = issubclass(kind, httpx.StreamError) and kind is not httpx.StreamError
+    with respx.mock:
+        respx.get(f"{URL}/x.zip").mock(side_effect=kind() if no_arguments else kind("no"))
+        transport = HttpxTransport()
+        with pytest.raises(TransportError) as caught:
+            await drained(transport, download())
+        await transport.aclose()
+    assert caught.value.endpoint == "link of the export"
+    check_unchained(caught.value)
+
+
+async def spoken(say: bytes, transport: Any, hang: bool = False) -> tuple[list[bytes], Any]:
+    """Return what a download asks of a server that says this, and how it ended."""
+    asked: list[bytes] = []
+    done = asyncio.Event()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(say)
+        if hang:
+            await done.wait()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    over = transport()
+    async with server:
+        try:
+            url = f"http://127.0.0.1:{port}/x.zip?s1gn4ture"
+            return asked, await drained(over, download(url, Range="bytes=5-"))
+        except TransportError as error:
+            return asked, error
+        finally:
+            done.set()
+            await over.aclose()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "say",
+    [
+        b"",
+        b"HTTP/1.1 200",
+        b"garbage s1gn4ture\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
+    ],
+    ids=range(8),
+)
+async def test_an_answer_that_breaks_off_is_a_lost_connection(transport: Any, say: bytes) -> None:
+    _, error = await spoken(say, transport)
+    assert isinstance(error, ConnectionLostError)
+    check_unchained(error)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "say", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nabc"]
+)
+async def test_an_answer_that_stops_is_a_timeout(transport: Any, say: bytes) -> None:
+    _, error = await spoken(say, transport, hang=True)
+    assert isinstance(error, RequestTimeoutError)
+    check_unchained(error)
+
+
+@BOTH
+async def test_the_body_is_taken_as_it_is_on_the_wire(transport: Any) -> None:
+    packed = gzip.compress(b"abc")
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+    asked, body = await spoken(head.encode() + packed, transport)
+    assert body == packed
+    request = asked[0].lower()
+    assert b"range: bytes=5-" in request
+    assert b"authorization" not in request
+    assert b"cookie" not in request
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/a%2Fb/c%20d/%7Euser/x.zip?X-Amz-Signature=a%2Bb%2Fc%3D&X-Amz-Security-Token=%2F%2B",
+        "/x.zip?sig=a+b/c=&se=2026-01-01T00:00:00Z&sr=b&sp=r",
+        "/x.zip?a=1&a=2&b&c=&=d&&e",
+        "/%E2%9C%93/x.zip?response-content-disposition=attachment%3B%20filename%3D%22x%22",
+        "/x.zip?q=%zz%2",
+        "/x.zip?q=!$'()*,;:@~._-",
+        "/x.zip",
+        "/",
+        "//double//x.zip?y",
+    ],
+)
+async def test_the_address_is_sent_as_it_was_signed(transport: Any, target: str) -> None:
+    seen: list[bytes] = []
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readline())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    over = transport()
+    async with server:
+        await drained(over, download(f"http://127.0.0.1:{port}{target}#fragment"))
+        await over.aclose()
+    assert seen[0].decode() == f"GET {target} HTTP/1.1\r\n"
+
+
+@BOTH
+async def test_leaving_a_download_hangs_up(transport: Any) -> None:
+    gone = asyncio.Event()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+        assert await reader.read() == b""
+        gone.set()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    over = transport()
+    async with server:
+        for how in ("chunk", "head"):
+            gone.clear()
+            async with over.stream(download(f"http://127.0.0.1:{port}/")) as answer:
+                if how == "chunk":
+                    assert await anext(answer.chunks) == b"abc"
+            await asyncio.wait_for(gone.wait(), 5)
+        await over.aclose()
+
+
+@BOTH
+async def test_downloads_that_do_not_get_anywhere(
+    transport: Any, own_certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*args: Any, **kwargs: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise AssertionError
+
+    server = await asyncio.start_server(nothing, "127.0.0.1", 0, ssl=own_certificate)
+    port = server.sockets[0].getsockname()[1]
+    closed = await asyncio.start_server(nothing, "127.0.0.1", 0)
+    nobody = closed.sockets[0].getsockname()[1]
+    closed.close()
+    await closed.wait_closed()
+    over = transport()
+    async with server:
+        for host in (f"127.0.0.1:{port}", f"127.0.0.1:{nobody}", "storage.example"):
+            if host == "storage.example":
+                monkeypatch.setattr(socket, "getaddrinfo", unknown)
+            with pytest.raises(ConnectError) as caught:
+                await drained(over, download(f"https://{host}/x.zip?s1gn4ture"))
+            check_unchained(caught.value)
+        await over.aclose()
+
+
+@BOTH
+async def test_a_closed_transport_downloads_nothing(transport: Any) -> None:
+    closed = transport()
+    await closed.aclose()
+    with pytest.raises(ClientClosedError):
+        await drained(closed, download())
+
+
+@BOTH
+async def test_an_own_session_with_a_key_of_its_own_is_refused(transport: Any) -> None:
+    headers = {"authorization": "Bearer other"}
+    if transport is AiohttpTransport:
+        async with aiohttp.ClientSession(headers=headers) as session:
+            with pytest.raises(InputError, match="Authorization header"):
+                AiohttpTransport(session)
+        async with aiohttp.ClientSession(headers={"X-Other": "fine"}) as session:
+            AiohttpTransport(session)
+    else:
+        client = await asyncio.to_thread(httpx.AsyncClient, headers=headers)
+        with pytest.raises(InputError, match="Authorization header"):
+            HttpxTransport(client)
+        await client.aclose()
+
+
+async def test_an_own_session_stays_open_after_a_download() -> None:
+    client = await asyncio.to_thread(httpx.AsyncClient)
+    async with (
+        Sandbox(users=5) as sandbox,
+        aiohttp.ClientSession(raise_for_status=True) as session,
+        client,
+    ):
+        for transport in (AiohttpTransport(session), HttpxTransport(client)):
+            async with BrazeClient(sandbox.api_key, sandbox.url, transport=transport) as braze:
+                job = await braze.users.export_segment(sandbox.segment_id(1), fields=["email"])
+                assert len([user async for user in job.profiles()]) == 5
+        assert not session.closed
+        assert not client.is_closed

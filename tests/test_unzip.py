@@ -212,16 +212,33 @@ def test_a_header_may_have_the_sizes_that_follow() -> None:
             check(archive, by_zipfile(archive))
 
 
+@pytest.mark.parametrize("extra", [b"\1", b"\1\0\x10", b"\1\0\x10\0", b"\0\0\0\0\0", b"\xff" * 99])
+def test_an_extra_field_may_be_none(extra: bytes) -> None:
+    check(zip_of(Member(data=ROWS, extra=extra), B), [("a.json", ROWS), ("b.json", b"[1]")])
+
+
 @pytest.mark.parametrize("marker", [DESCRIPTOR, b"PK00"])
 def test_an_archive_that_was_once_split_begins_with_a_marker(marker: bytes) -> None:
     check(marker + zip_of(A, B), [("a.json", ROWS), ("b.json", b"[1]")])
     check(marker + zip_of(), [])
 
 
-@pytest.mark.parametrize("behind", [b"\0", b"\n", NOISE, zip_of(B), b"PK\x03\x04"])
+@pytest.mark.parametrize("behind", [b"\0", b"\n", NOISE, b"PK\x03", b"PK\x05\x06"])
 def test_what_stands_behind_the_end_is_left_out(behind: bytes) -> None:
     check(zip_of(A) + behind, [("a.json", ROWS)])
     check(zip_of() + behind, [])
+
+
+def test_another_archive_may_follow() -> None:
+    check(zip_of(A) + zip_of(B), [("a.json", ROWS), ("b.json", b"[1]")])
+    check(zip_of() + zip_of(B), [("b.json", b"[1]")])
+    reader = ZipReader(2)
+    with pytest.raises(ArchiveError, match="more than 2 members"):
+        list(reader.feed(zip_of(A, B) + zip_of(B)))
+    cut = ZipReader(9)
+    assert list(cut.feed(zip_of(A) + zip_of(B)[:-1]))
+    with pytest.raises(ArchiveError, match="cut off"):
+        cut.close()
 
 
 def test_directories_are_no_members() -> None:
@@ -271,25 +288,25 @@ def test_a_name_that_is_not_the_text_it_says() -> None:
         (zip_of(Member(data=ROWS, method=93)), "method 93"),
         (zipped({"a": ROWS}, method=zipfile.ZIP_BZIP2), "method 12"),
         (zipped({"a": ROWS}, method=zipfile.ZIP_LZMA, seekable=False), "method 14"),
-        (zip_of(Member(data=ROWS, crc=1)), "checksum or its size is wrong"),
-        (zip_of(Member(data=ROWS, method=STORED, crc=1)), "checksum or its size is wrong"),
-        (zip_of(Member(data=ROWS, size=1)), "checksum or its size is wrong"),
-        (zip_of(Member(data=ROWS, size=2**32 - 2)), "checksum or its size is wrong"),
-        (zip_of(Member(data=ROWS, method=STORED, size=1)), "checksum or its size is wrong"),
-        (zip_of(Member(data=ROWS, zip64=True, size=2**64 - 1)), "size is wrong"),
-        (zip_of(Member(data=ROWS, packed=deflate(ROWS) + b"x")), "size is wrong"),
+        (zip_of(Member(data=ROWS, crc=1)), "size or checksum is wrong"),
+        (zip_of(Member(data=ROWS, method=STORED, crc=1)), "size or checksum is wrong"),
+        (zip_of(Member(data=ROWS, size=1)), "size or checksum is wrong"),
+        (zip_of(Member(data=ROWS, size=2**32 - 2)), "size or checksum is wrong"),
+        (zip_of(Member(data=ROWS, method=STORED, size=1)), "size or checksum is wrong"),
+        (zip_of(Member(data=ROWS, zip64=True, size=2**64 - 1)), "checksum is wrong"),
+        (zip_of(Member(data=ROWS, packed=deflate(ROWS) + b"x")), "checksum is wrong"),
         (zip_of(Member(data=ROWS, packed=deflate(ROWS)[:-1])), "does not end in time|damaged"),
         (zip_of(Member(data=ROWS, packed=deflate(ROWS)[:5])), "does not end in time"),
-        (zip_of(Member(data=ROWS, packed=b"")), "checksum or its size is wrong"),
+        (zip_of(Member(data=ROWS, packed=b"")), "size or checksum is wrong"),
         (zip_of(Member(data=ROWS, packed=b"\xff" * 40)), r"is damaged \("),
-        (zip_of(Member(data=ROWS, packed_size=IN_EXTRA)), "size is wrong"),
-        (zip_of(Member(data=ROWS, packed_size=IN_EXTRA, extra=b"\1\0\4\0abcd")), "size is wrong"),
-        (zip_of(Member(data=ROWS, packed_size=IN_EXTRA, extra=b"\1\0\xff\0abcd")), "size is wrong"),
+        (zip_of(Member(data=ROWS, packed_size=IN_EXTRA)), "checksum is wrong"),
+        (zip_of(Member(data=ROWS, packed_size=IN_EXTRA, extra=b"\1\0\4\0abcd")), "checksum is wrong"),
+        (zip_of(Member(data=ROWS, packed_size=IN_EXTRA, extra=b"\1\0\xff\0abcd")), "checksum is wrong"),
         (zip_of(Member(data=ROWS, method=STORED, packed_size=5, size=5)), "is wrong"),
         (zip_of(A, Member(name="b", packed_size=2**31, method=STORED)), "cut off"),
-        *((zip_of(Member(data=ROWS, crc=1, descriptor=d), B), "size is wrong") for d in LAYOUTS),
-        *((zip_of(Member(data=ROWS, size=1, descriptor=d), B), "size is wrong") for d in LAYOUTS),
-        (zip_of(Member(data=ROWS, packed_size=1, descriptor="4sIII"), B), "size is wrong"),
+        *((zip_of(Member(data=ROWS, crc=1, descriptor=d), B), "checksum is wrong") for d in LAYOUTS),
+        *((zip_of(Member(data=ROWS, size=1, descriptor=d), B), "checksum is wrong") for d in LAYOUTS),
+        (zip_of(Member(data=ROWS, packed_size=1, descriptor="4sIII"), B), "checksum is wrong"),
         (zip_of(Member(data=ROWS, crc=1, descriptor="4sIII", method=STORED)), "cut off"),
         # Allowed, made by nobody, and its end is nowhere to be seen.
         (zip_of(Member(data=ROWS, descriptor="III", method=STORED)), "cut off"),
@@ -354,8 +371,6 @@ def test_there_may_be_more_members_than_two_bytes_can_count(*, zip64: bool) -> N
     reader = ZipReader(count)
     assert sum(1 for event in reader.feed(archive)) == 2 * count
     reader.close()
-    with pytest.raises(ArchiveError, match="more than 65,537 members"):
-        read([archive], count - 1)
 
 
 mutations = st.lists(

@@ -4,25 +4,32 @@ It needs the extra ``cli``. Nothing here decides how Braze is talked to; that is
 
 The rooms, upper ones importing lower ones only:
 
-    app                            the group of all commands, and its help
-    ids, segments, demo, sandbox   one command (or group of commands) each
-    connection, progress, failures key and endpoint; how far it is; errors into exit codes
+    app                              the group of all commands, and its help
+    ids, segment, segments, demo, sandbox  one command (or a few) each
+    export_run                       the run of an export that Braze prepares
+    exporting, records               the loops over an export: every item to its place
+    resuming, stores                 an export taken up again; the workspace's own storage
+    connection, readings, progress   key and endpoint; how far it is, and how that is shown
+    failures                         errors into a line and an exit code
     reading, writing, tables, chart  identifiers in, lines and tables out
-    screen                         the two consoles, and text made safe for them
+    options, help, screen, signals   what every command has: lists, help, consoles, SIGTERM
 """
 
 import sys
 from collections.abc import Sequence
+
+from braze_export.cli.signals import INTERRUPTED, terminated_as_interrupted
 
 _EXTRA = frozenset({"click", "rich", "rich_click"})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``braze-export`` and exit with its code."""
-    try:
-        _run(arguments)
-    except KeyboardInterrupt:  # while it was still starting
-        sys.exit(130)
+    with terminated_as_interrupted():
+        try:
+            _run(arguments)
+        except KeyboardInterrupt:  # while it was still starting
+            sys.exit(INTERRUPTED)
 
 
 def _run(arguments: Sequence[str] | None) -> None:

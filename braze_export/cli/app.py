@@ -11,6 +11,7 @@ from braze_export.cli.help import PROGRAM, SETTINGS, examples
 from braze_export.cli.ids import ids
 from braze_export.cli.sandbox import sandbox
 from braze_export.cli.screen import Screen
+from braze_export.cli.segment import cancel, control_group, segment
 from braze_export.cli.segments import segments
 
 
@@ -37,6 +38,7 @@ class App(click.RichGroup):
         "export BRAZE_REST_ENDPOINT=US-01 BRAZE_API_KEY=...",
         "braze-export ids --input ids.txt --output users.ndjson",
         "braze-export segments list",
+        "braze-export segment SEGMENT_ID --fields external_id,email --output users.ndjson",
     )
     + "\n\n\u00a0\n\nExit codes:\n\n"
     + "\n\n".join(f"{code:<4} {meaning}" for code, meaning in CODES.items()),
@@ -49,5 +51,5 @@ def app() -> None:
     """
 
 
-for _command in (demo, ids, segments, sandbox):
+for _command in (demo, ids, segment, control_group, cancel, segments, sandbox):
     app.add_command(_command)

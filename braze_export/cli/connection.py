@@ -4,20 +4,30 @@ The key comes from a file, the environment or a prompt. Never from an argument: 
 of the machine can read those, and the shell's history keeps them.
 """
 
+import asyncio
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import rich_click as click
 from attrs import evolve, frozen
 
-from braze_export import BrazeClient, Limits, RateLimit
+from braze_export import (
+    AiohttpTransport,
+    BrazeClient,
+    ExportSettings,
+    InputError,
+    Limits,
+    RateLimit,
+)
+from braze_export.cli.failures import logged
 from braze_export.cli.screen import Screen
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 KEY: Final = "BRAZE_API_KEY"
 ENDPOINT: Final = "BRAZE_REST_ENDPOINT"
@@ -34,7 +44,12 @@ class Connection:
     allow_insecure_http: bool
     verbosity: int
 
-    def client(self, screen: Screen, limits: Limits | None = None) -> BrazeClient:
+    def client(
+        self,
+        screen: Screen,
+        limits: Limits | None = None,
+        exports: ExportSettings | None = None,
+    ) -> BrazeClient:
         """Make the client, asking for the key if need be.
 
         Raises:
@@ -50,8 +65,48 @@ class Connection:
             read_key(self.api_key_file, screen),
             self.endpoint,
             limits=limits,
+            exports=exports,
             allow_insecure_http=self.allow_insecure_http,
         )
+
+    def downloader(self, exports: ExportSettings) -> BrazeClient:
+        """Make a client that fetches links. It has no key, and sends nothing to Braze."""
+        scheme = "http" if self.allow_insecure_http else "https"  # that links may have
+        return BrazeClient(
+            "none",
+            f"{scheme}://braze.invalid",
+            exports=exports,
+            transport=_LinksOnly(),
+            allow_insecure_http=self.allow_insecure_http,
+        )
+
+
+class _LinksOnly(AiohttpTransport):
+    """Fetches links, and refuses whatever is for Braze."""
+
+    async def send(self, _request: Any) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("without the API key nothing is sent to Braze")
+
+
+def ask(
+    screen: Screen,
+    connection: Connection,
+    fetch: Callable[[BrazeClient], Coroutine[Any, Any, T]],
+) -> T:
+    """Return what one call of Braze gives."""
+    client = connection.client(screen)
+
+    async def fetched() -> T:
+        async with client as braze:
+            return await fetch(braze)
+
+    with logged(screen, connection.verbosity):
+        return asyncio.run(fetched())
 
 
 def connection_options(command: F) -> F:
@@ -67,7 +122,7 @@ def connection_options(command: F) -> F:
         )
         return command(*args, connection=connection, **options)
 
-    return cast("F", _with(_OPTIONS, connected))
+    return cast("F", applied(_OPTIONS, connected))
 
 
 _OPTIONS: Final = (
@@ -90,7 +145,7 @@ _OPTIONS: Final = (
         "--allow-insecure-http",
         is_flag=True,
         panel="Connection",
-        help="Send the key over plain HTTP to another machine.",
+        help="Send the key, or fetch profiles, over plain HTTP to or from another machine.",
     ),
     click.option(
         "-v",
@@ -113,7 +168,7 @@ def limit_options(command: F) -> F:
         limits = _limits(**{name: options.pop(name) for name in names})
         return command(*args, limits=limits, **options)
 
-    return cast("F", _with(_LIMIT_OPTIONS, limited))
+    return cast("F", applied(_LIMIT_OPTIONS, limited))
 
 
 _LIMIT_OPTIONS: Final = (
@@ -158,7 +213,8 @@ def _limits(*, new_workspace: bool, max_requests: int | None, period: float | No
     return limits
 
 
-def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
+def applied(options: Sequence[Callable[[F], F]], command: F) -> F:
+    """Give a command options, in their order."""
     for option in reversed(options):  # the last one applied is shown first
         command = option(command)
     return command

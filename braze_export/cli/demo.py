@@ -17,7 +17,8 @@ from attrs import Factory, define
 from braze_export import BrazeClient, UserProfile
 from braze_export.cli.exporting import Places, Tally, carry
 from braze_export.cli.help import SETTINGS, examples
-from braze_export.cli.progress import Progress, Reading
+from braze_export.cli.progress import Progress
+from braze_export.cli.readings import IdsReading
 from braze_export.cli.screen import Screen, filled
 from braze_export.cli.tables import pairs, table
 from braze_export.cli.writing import Output, one_line, output
@@ -110,7 +111,7 @@ class _Run:
             async with (
                 BrazeClient(api_key, url) as braze,
                 braze.users.export_ids(_ids(self.number), on_error="yield") as export,
-                Progress(self.screen, lambda: Reading.of(export.stats, self.number)),
+                Progress(self.screen, lambda: IdsReading.of(export.stats, self.number)),
             ):
                 nowhere = Output(None)
                 await carry(export, Places(self._keeper(out), nowhere, nowhere), self.tally)

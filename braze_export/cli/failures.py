@@ -18,12 +18,12 @@ from braze_export import (
     PermissionDeniedError,
 )
 from braze_export.cli.screen import Screen
+from braze_export.cli.signals import INTERRUPTED, TERMINATED
 
 BRAZE_FAILED: Final = 1
 WRONG_USAGE: Final = 2
 REFUSED: Final = 3
 SOME_FAILED: Final = 4
-INTERRUPTED: Final = 130
 READER_GONE: Final = 141
 
 CODES: Final = {
@@ -31,9 +31,10 @@ CODES: Final = {
     BRAZE_FAILED: "Braze, the network or a file failed",
     WRONG_USAGE: "wrong usage or input",
     REFUSED: "the key or its permission was refused",
-    SOME_FAILED: "finished, but some identifiers failed",
+    SOME_FAILED: "finished, but some identifiers or lines failed",
     INTERRUPTED: "interrupted",
     READER_GONE: "the reader of the output went away, as with | head",
+    TERMINATED: "terminated (SIGTERM)",
 }
 
 # The client's messages name its arguments; here they have other names.
@@ -42,6 +43,14 @@ _NAMES: Final = {
     "base_url": "the endpoint",
     "api_key": "the API key",
     "the client's limits": "--max-requests",
+    'pass if_running="wait"': "give --if-running wait",
+    "wait until it ends,": "wait until it ends (--if-running wait),",
+    "custom_attributes holds": "--custom-attributes holds",
+    "custom_attributes in fields": "custom_attributes in --fields",
+    "a name in custom_attributes": "a name in --custom-attributes",
+    "a name in fields": "a name in --fields",
+    "segment_id must": "SEGMENT_ID must",
+    "the link or object prefix must": "--resume-from must",
 }
 
 
@@ -51,12 +60,16 @@ class UnreadableInputError(Exception):
 
 @contextmanager
 def told(screen: Screen) -> Iterator[None]:
-    """Tell errors and warnings of a command in a line each, and exit with the error's code."""
+    """Tell errors and warnings of a command in a line each, and exit with the error's code.
+
+    What was put to an error by ``add_note`` follows it: how to go on.
+    """
     try:
         with _warnings_told(screen):
             yield
     except BrazeError as error:
         screen.fail(in_our_words(error))
+        _tell_notes(error, screen)
         raise Exit(code_of(error)) from None
     except ClickException as error:
         if isinstance(error, NoArgsIsHelpError):
@@ -64,12 +77,14 @@ def told(screen: Screen) -> Iterator[None]:
         screen.fail(error.format_message())
         if isinstance(error, UsageError) and error.ctx is not None:
             screen.say(f"Help: {error.ctx.command_path} --help")
+        _tell_notes(error, screen)
         raise Exit(error.exit_code) from None
     except UnreadableInputError as error:
         screen.fail(str(error))
         raise Exit(WRONG_USAGE) from None
-    except (KeyboardInterrupt, Abort):
+    except (KeyboardInterrupt, Abort) as error:
         screen.say("Interrupted.")
+        _tell_notes(error, screen)
         raise Exit(INTERRUPTED) from None
     except BrokenPipeError:
         _silence(sys.stdout)
@@ -78,7 +93,13 @@ def told(screen: Screen) -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         screen.fail(f"{where}{error.strerror or error}")
+        _tell_notes(error, screen)
         raise Exit(BRAZE_FAILED) from None
+
+
+def _tell_notes(error: BaseException, screen: Screen) -> None:
+    for note in getattr(error, "__notes__", ()):
+        screen.show(note)
 
 
 def code_of(error: BrazeError) -> int:

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import rich_click as click
@@ -17,20 +16,17 @@ from braze_export.cli.connection import Connection, connection_options, limit_op
 from braze_export.cli.exporting import Places, Tally, carry
 from braze_export.cli.failures import SOME_FAILED, logged
 from braze_export.cli.help import SETTINGS, examples
-from braze_export.cli.progress import Progress, Reading
+from braze_export.cli.options import check_different, names
+from braze_export.cli.progress import Progress
 from braze_export.cli.reading import Kind, Source, identifiers, kind_of, opened
+from braze_export.cli.readings import IdsReading
 from braze_export.cli.screen import Screen, count, is_live
 from braze_export.cli.tables import table
-from braze_export.cli.writing import STANDARD, Output, is_special, one_line, output
+from braze_export.cli.writing import STANDARD, Output, one_line, output
 
 _BATCH: Final = 50  # profiles of one request
 _COLUMNS: Final = ("external_id", "first_name", "last_name", "email", "country", "language")
 _ROWS: Final = 50
-
-
-def _names(given: Sequence[str]) -> Sequence[str] | None:
-    names = [name.strip() for part in given for name in part.split(",")]
-    return [name for name in names if name] or None
 
 
 @click.command(
@@ -121,7 +117,7 @@ class _Wish:
     ids: tuple[str, ...]
     source_path: str | None
     kind: Kind
-    fields: Sequence[str] | None = field(converter=_names)
+    fields: Sequence[str] | None = field(converter=names)
     shape: Literal["ndjson", "table"]
     target: str
     unknown: str | None
@@ -161,14 +157,11 @@ class _Wish:
             raise click.UsageError("--output takes NDJSON: leave --format table out, or use >.")
         if limits.ids_fast is not None and self.columns is None:
             raise click.UsageError("New workspaces must name fields: give --fields.")
-        files = [self.source_path, self.lines_to, self.unknown, self.failed]
-        paths = [Path(path) for path in files if path is not None and path != STANDARD]
-        places = [path.resolve() for path in paths if not is_special(path)]
-        standard = [self.lines_to, self.unknown, self.failed].count(STANDARD)
-        if len(set(places)) < len(places) or standard > 1:
-            raise click.UsageError(
-                "The input, --output, --unknown and --failed must be different files."
-            )
+        check_different(
+            [self.source_path],
+            [self.lines_to, self.unknown, self.failed],
+            "The input, --output, --unknown and --failed",
+        )
 
 
 @define
@@ -231,8 +224,8 @@ class _Job:
 
         return keep if self.wish.shape == "table" else write
 
-    def _reading(self, stats: ExportStats) -> Reading:
-        return Reading.of(stats, self.source.total(), exact=self.source.exact)
+    def _reading(self, stats: ExportStats) -> IdsReading:
+        return IdsReading.of(stats, self.source.total(), exact=self.source.exact)
 
     def _progress_shown(self) -> bool:
         # On a terminal that shows the profiles themselves it would be in their way.

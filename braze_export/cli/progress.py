@@ -6,13 +6,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from attrs import define, field, frozen
+from attrs import define, field
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
-from braze_export import ExportStats
-from braze_export.cli.screen import Screen, count, is_live
+from braze_export.cli.screen import Screen, is_live
 
 _LIVE_TICK: Final = 0.1
 _PLAIN_TICK: Final = 1.0
@@ -20,31 +19,22 @@ _LONGEST_PLAIN_TICK: Final = 60.0
 _WINDOW: Final = 30.0  # seconds that the rate is measured over
 
 
-@frozen
-class Reading:
-    """How far it is at one moment.
+class Reading(Protocol):
+    """How far it is at one moment. The kinds of them are in ``readings``."""
 
-    Attributes:
-        done: identifiers answered.
-        total: of all identifiers, ``None`` while nobody knows.
-        exact: whether the total is counted, not guessed.
-        requests: sent.
-        again: of these, those that were sent again.
-    """
+    @property
+    def done(self) -> int:
+        """How much is done."""
+        ...
 
-    done: int
-    total: int | None
-    exact: bool
-    requests: int
-    again: int
+    @property
+    def total(self) -> int | None:
+        """Of how much, ``None`` while nobody knows."""
+        ...
 
-    @classmethod
-    def of(cls, stats: ExportStats, total: int | None, *, exact: bool = True) -> "Reading":
-        """Read the counters of an export. What was asked for counts once it was answered."""
-        answered = stats.users + stats.invalid_user_ids + stats.failed + stats.unaccounted
-        # One e-mail address may give several users, so that more comes back than was asked for.
-        done = min(answered, stats.identifiers) + stats.duplicates
-        return cls(done, total, exact, stats.requests, stats.retries)
+    def parts(self, pace: "Pace", *, narrow: bool) -> list[str]:
+        """Say it in words; in few where the terminal is narrow."""
+        ...
 
 
 @define
@@ -109,9 +99,9 @@ class _Live:
         self._bars.start()
 
     def show(self, reading: Reading, pace: Pace, elapsed: float) -> None:
-        parts = _parts(reading, pace, narrow=self._narrow)
+        parts = reading.parts(pace, narrow=self._narrow)
         if pace.left(reading) is None:
-            parts.append(duration(elapsed))
+            parts.append(duration(elapsed) + ("" if self._narrow else " elapsed"))
         text = " · ".join(parts)
         self._bars.update(self._task, completed=reading.done, total=reading.total, text=text)
         self._bars.refresh()
@@ -126,12 +116,16 @@ class _Plain:
     def __init__(self, screen: Screen) -> None:
         self.tick = _PLAIN_TICK
         self._screen = screen
+        self._last = ""
 
     def show(self, reading: Reading, pace: Pace, elapsed: float) -> None:
         if elapsed < _PLAIN_TICK:
             return  # over before it was long; the summary is enough
-        parts = ", ".join(_parts(reading, pace, narrow=False))
-        self._screen.say(f"[{elapsed:5.1f} s] {parts}")
+        parts = ", ".join(reading.parts(pace, narrow=False))
+        line = f"[{elapsed:5.1f} s] {parts}"
+        if line != self._last:  # the end may come just after a tick
+            self._screen.say(line)
+        self._last = line
         self.tick = min(max(_PLAIN_TICK, elapsed / 10), _LONGEST_PLAIN_TICK)
 
     def close(self) -> None:
@@ -146,18 +140,6 @@ class _Silent:
 
     def close(self) -> None:
         pass
-
-
-def _parts(reading: Reading, pace: Pace, *, narrow: bool) -> list[str]:
-    of = "" if reading.total is None else f"/{'' if reading.exact else '~'}{reading.total:,}"
-    parts = [f"{reading.done:,}{of} ids", f"{pace.rate:,.0f}/s"]
-    if not narrow:
-        again = f" ({reading.again:,} again)" if reading.again else ""
-        parts.append(f"{count(reading.requests, 'request')}{again}")
-    left = pace.left(reading)
-    if left is not None:
-        parts.append(f"{duration(left)} left")
-    return parts
 
 
 class Progress:

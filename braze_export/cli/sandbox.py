@@ -26,7 +26,8 @@ def _parsed(_: click.Context, parameter: click.Parameter, text: str | None) -> W
 
 def _option(name: str, kind: Any, text: str) -> Callable[[Any], Any]:
     # The sandbox's own default, so that it stands in one place.
-    return click.option(f"--{name}", type=kind, default=default(name), show_default=True, help=text)
+    own = default(name.replace("-", "_"))
+    return click.option(f"--{name}", type=kind, default=own, show_default=True, help=text)
 
 
 def _window(name: str, text: str) -> Callable[[Any], Any]:
@@ -40,6 +41,7 @@ def _window(name: str, text: str) -> Callable[[Any], Any]:
         "braze-export sandbox --users 1000000 --port 8080",
         "braze-export sandbox --new-workspace --latency 0.2",
         "braze-export sandbox --ids-window 20/10",
+        "braze-export sandbox --export-seconds 30",
     ),
 )
 @_option("users", click.IntRange(min=0), "How many users: u1 to uN.")
@@ -47,6 +49,7 @@ def _window(name: str, text: str) -> Callable[[Any], Any]:
 @_option("seed", int, "The same seed makes the same users.")
 @_option("profile", click.Choice(PROFILES), "The size of the users.")
 @_option("latency", click.FloatRange(min=0), "Seconds before each answer.")
+@_option("export-seconds", click.FloatRange(min=0), "How long an export of a segment takes.")
 @_option("host", str, "A loopback address.")
 @_option("port", click.IntRange(0, 65535), "0: any free one.")
 @_window("ids-window", "Limit of /users/export/ids, such as 2500/60.")

@@ -58,6 +58,10 @@ class Screen:
         """Print a line about the work."""
         self.err.print(filled(text, self.err), soft_wrap=True)
 
+    def show(self, text: str) -> None:
+        """Print a line that may be pasted: it is not broken."""
+        self.err.print(printable(text), soft_wrap=True)
+
     def warn(self, text: str) -> None:
         """Print a line that someone should look at."""
         self._marked("Warning: ", "yellow", text)

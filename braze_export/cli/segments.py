@@ -1,9 +1,8 @@
 """``braze-export segments``: the list, one in detail, and its size day by day."""
 
-import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import attrs
 import msgspec
@@ -11,13 +10,10 @@ import rich_click as click
 
 from braze_export import BrazeClient, Segment, SegmentSize
 from braze_export.cli.chart import chart
-from braze_export.cli.connection import Connection, connection_options
-from braze_export.cli.failures import logged
+from braze_export.cli.connection import Connection, ask, connection_options
 from braze_export.cli.help import SETTINGS, examples
 from braze_export.cli.screen import Screen, count, is_live
 from braze_export.cli.tables import pairs, table
-
-T = TypeVar("T")
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="NDJSON instead of a table.")
 
@@ -62,7 +58,7 @@ def list_segments(
     async def fetch(braze: BrazeClient) -> list[Segment]:
         return [segment async for segment in braze.segments.list(sort_direction=sort)]
 
-    found = _run(screen, connection, fetch)
+    found = ask(screen, connection, fetch)
     if as_json:
         return _print_json(screen, found)
     columns = ("id", "name", "analytics", "tags")
@@ -85,7 +81,7 @@ def list_segments(
 @click.pass_obj
 def details(screen: Screen, connection: Connection, *, segment_id: str, as_json: bool) -> None:
     """Show the segment SEGMENT_ID: its filters, tags, teams and dates."""
-    found = _run(screen, connection, lambda braze: braze.segments.details(segment_id))
+    found = ask(screen, connection, lambda braze: braze.segments.details(segment_id))
     if as_json:
         return _print_json(screen, [found])
     values = attrs.asdict(found, recurse=False)
@@ -130,7 +126,7 @@ def series(
 
     Its analytics tracking must be on in Braze.
     """
-    found = _run(
+    found = ask(
         screen,
         connection,
         lambda braze: braze.segments.data_series(segment_id, length=days, ending_at=ending_at),
@@ -160,21 +156,6 @@ def _moment(text: str | None) -> datetime | None:
     except ValueError:
         raise click.BadParameter(f"{text!r} is no ISO 8601 date, such as 2026-01-31.") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _run(
-    screen: Screen,
-    connection: Connection,
-    fetch: Callable[[BrazeClient], Coroutine[Any, Any, T]],
-) -> T:
-    client = connection.client(screen)
-
-    async def fetched() -> T:
-        async with client as braze:
-            return await fetch(braze)
-
-    with logged(screen, connection.verbosity):
-        return asyncio.run(fetched())
 
 
 def _print_json(screen: Screen, records: Sequence[attrs.AttrsInstance]) -> None:

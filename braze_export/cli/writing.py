@@ -94,7 +94,7 @@ def output(path: str | None, screen: Screen) -> Iterator[Output]:
         with _drained(Output(sys.stdout.buffer, "standard output")) as out:
             yield out
     elif is_special(Path(path)):
-        with _open(Path(path), path) as file, _drained(Output(file, path)) as out:
+        with _opened(Path(path), path) as file, _drained(Output(file, path)) as out:
             yield out
     else:
         with _whole_or_partial(path, screen) as out:
@@ -112,7 +112,7 @@ def _whole_or_partial(path: str, screen: Screen) -> Iterator[Output]:
     partial = target.with_name(f"{target.name}.partial")
     out: Output | None = None
     try:
-        with _open(partial, path) as file, _drained(Output(file, path)) as out:
+        with _opened(partial, path) as file, _drained(Output(file, path)) as out:
             yield out
         partial.replace(target)
     except BaseException:
@@ -121,6 +121,19 @@ def _whole_or_partial(path: str, screen: Screen) -> Iterator[Output]:
         elif out is not None:
             partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _opened(place: Path, path: str) -> Iterator[BinaryIO]:
+    file = _open(place, path)
+    try:
+        yield file
+    finally:
+        try:
+            file.close()
+        except OSError as error:  # it tries once more what could not be written
+            error.filename = path
+            raise
 
 
 def _open(place: Path, path: str) -> BinaryIO:

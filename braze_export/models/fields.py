@@ -57,6 +57,19 @@ class ExportField(StrEnum):
 #: Fields that keep a request out of the 40-a-second tier of ``/users/export/ids``.
 SLOW_FIELDS = frozenset({ExportField.CAMPAIGNS_RECEIVED, ExportField.CANVASES_RECEIVED})
 
+#: Fields that Braze documents for users and segments, but not for the global control group.
+NOT_OF_GROUP = frozenset(
+    {
+        ExportField.CAMPAIGNS_RECEIVED,
+        ExportField.CANVASES_RECEIVED,
+        ExportField.CARDS_CLICKED,
+        ExportField.CREATED_FROM,
+        ExportField.EMAIL_SUBSCRIBE,
+        ExportField.PUSH_SUBSCRIBE,
+        ExportField.PUSH_TOKENS,
+    }
+)
+
 #: Keys of a profile that are asked for under another name.
 ARRIVES_WITH = {
     "push_opted_in_at": ExportField.PUSH_SUBSCRIBE,
@@ -97,6 +110,28 @@ def check_fields(fields: Iterable[str], *, stacklevel: int = 3) -> tuple[str, ..
     for name in names:
         _warn_if_misspelt(name, stacklevel)
     return names
+
+
+def warn_beyond_group(names: Iterable[str], *, stacklevel: int = 3) -> None:
+    """Warn of fields that the export of the global control group may not give.
+
+    https://www.braze.com/docs/api/endpoints/export/user_data/post_users_global_control_group
+
+    Args:
+        names: checked ones.
+        stacklevel: as for ``check_fields``.
+
+    Warns:
+        UnknownFieldWarning: Braze documents a name for other exports only.
+    """
+    beyond = [name for name in names if name in NOT_OF_GROUP]
+    if beyond:
+        warnings.warn(
+            f"Braze does not document {', '.join(beyond)} for the global control group, and may "
+            "leave it out",
+            UnknownFieldWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def costs_fast_tier(fields: tuple[str, ...] | None) -> bool:

@@ -77,24 +77,7 @@ class AiohttpTransport:
         Raises:
             TransportError: no whole answer came.
         """
-        session = self._open()
-        # None of these errors is chained: they may show the link.
-        try:
-            answer = await session.get(
-                URL(download.url, encoded=True),
-                headers=download.headers,
-                timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    connect=download.timeouts.connect,
-                    sock_read=download.timeouts.read,
-                ),
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=False,
-                read_bufsize=_BUFFER,
-            )
-        except _FAILURES as error:
-            raise translate(error, download.label) from None
+        answer = await _get(self._open(), download)
         try:
             headers = {name.lower(): value for name, value in answer.headers.items()}
             async with aclosing(_chunks(answer, download.label)) as chunks:
@@ -120,12 +103,33 @@ class AiohttpTransport:
         return self._session
 
 
+async def _get(session: aiohttp.ClientSession, download: Download) -> aiohttp.ClientResponse:
+    try:
+        return await session.get(
+            URL(download.url, encoded=True),
+            headers=download.headers,
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=download.timeouts.connect, sock_read=download.timeouts.read
+            ),
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=False,
+            read_bufsize=_BUFFER,
+        )
+    except _FAILURES as error:
+        failure = translate(error, download.label)
+    raise failure  # not from the other, which shows the link
+
+
 async def _chunks(answer: aiohttp.ClientResponse, label: str) -> AsyncGenerator[bytes, None]:
     try:
         async for chunk in answer.content.iter_any():
             yield chunk
     except _FAILURES as error:
-        raise translate(error, label) from None
+        failure = translate(error, label)
+    else:
+        return
+    raise failure  # not from the other, which may show the link
 
 
 def translate(error: Exception, endpoint: str) -> TransportError:

@@ -4,8 +4,10 @@ Needs the extra ``httpx``: ``pip install "braze-export[httpx]"``.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
 
 import httpx
 
@@ -28,6 +30,12 @@ _FAILURES = (
     UnicodeError,  # a host name that cannot be looked up
 )
 _UNCONNECTED = (httpx.ConnectError, httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)
+
+# httpx logs the address of every request, and httpcore where an answer redirects to. The link of
+# an export must not stand there.
+_hidden: ContextVar[bool] = ContextVar("hidden", default=False)
+for _name in ("httpx", "httpcore.http11", "httpcore.http2"):
+    logging.getLogger(_name).addFilter(lambda _: not _hidden.get())
 
 
 class HttpxTransport:
@@ -78,18 +86,7 @@ class HttpxTransport:
         Raises:
             TransportError: no whole answer came.
         """
-        client = await self._ready()
-        timeouts = httpx.Timeout(
-            download.timeouts.read, connect=download.timeouts.connect, pool=None
-        )
-        # None of these errors is chained: they may show the link.
-        try:
-            request = client.build_request(
-                "GET", download.url, headers=download.headers, timeout=timeouts
-            )
-            answer = await client.send(request, stream=True, follow_redirects=False)
-        except _FAILURES as error:
-            raise translate(error, download.label) from None
+        answer = await _get(await self._ready(), download)
         try:
             headers = {name.lower(): value for name, value in answer.headers.items()}
             async with aclosing(_chunks(answer, download.label)) as chunks:
@@ -127,12 +124,30 @@ class HttpxTransport:
         return client  # a closed one is refused where it is used
 
 
+async def _get(client: httpx.AsyncClient, download: Download) -> httpx.Response:
+    timeouts = httpx.Timeout(download.timeouts.read, connect=download.timeouts.connect, pool=None)
+    hiding = _hidden.set(True)
+    try:
+        request = client.build_request(
+            "GET", download.url, headers=download.headers, timeout=timeouts
+        )
+        return await client.send(request, stream=True, follow_redirects=False)
+    except _FAILURES as error:
+        failure = translate(error, download.label)
+    finally:
+        _hidden.reset(hiding)
+    raise failure  # not from the other, which shows the link
+
+
 async def _chunks(answer: httpx.Response, label: str) -> AsyncGenerator[bytes, None]:
     try:
         async for chunk in answer.aiter_raw():
             yield chunk
     except _FAILURES as error:
-        raise translate(error, label) from None
+        failure = translate(error, label)
+    else:
+        return
+    raise failure  # not from the other, which shows the link
 
 
 def translate(error: Exception, endpoint: str) -> TransportError:

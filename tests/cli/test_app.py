@@ -32,9 +32,12 @@ PATHS = [path for path, _ in commands()]
 def test_every_command_is_known() -> None:
     assert sorted(PATHS) == [
         "",
+        "cancel",
+        "control-group",
         "demo",
         "ids",
         "sandbox",
+        "segment",
         "segments",
         "segments details",
         "segments list",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from braze_export import Limits, RateLimit
+from braze_export import ExportSettings, InputError, Limits, RateLimit
 from braze_export.cli import connection
 from braze_export.sandbox import Fault, Sandbox
 from tests.cli.conftest import KEY, serving
@@ -183,3 +183,10 @@ class Terminal:
 
     def isatty(self) -> bool:
         return True
+
+
+async def test_without_a_key_nothing_goes_to_braze() -> None:
+    own = connection.Connection(None, None, allow_insecure_http=False, verbosity=0)
+    async with own.downloader(ExportSettings()) as braze:
+        with pytest.raises(InputError, match="without the API key nothing is sent"):
+            await braze.users.get("u1")

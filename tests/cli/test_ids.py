@@ -378,16 +378,19 @@ def test_an_interrupt_keeps_what_has_come(
     assert len(names((tmp_path / "users.ndjson.partial").read_text())) == 70
 
 
-def test_ctrl_c(braze: Sandbox, spawn: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c(
+    number: signal.Signals, code: int, braze: Sandbox, spawn: Callable[..., Any], tmp_path: Path
+) -> None:
     (tmp_path / "ids.txt").write_text("".join(f"u{n}\n" for n in range(1, 1001)))
     arguments = ("--max-requests", "10", "--period", "60", "-o", "users.ndjson")
     process = spawn("ids", "-i", "ids.txt", *arguments)
     while " 50/1,000 ids" not in process.stderr.readline():
         pass  # the progress says when the answer was taken
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     err = process.stderr.read()
     assert process.stdout.read() == ""
-    assert process.wait(10) == 130
+    assert process.wait(10) == code
     assert "50 lines kept in users.ndjson.partial\nInterrupted.\n" in err
     assert "Traceback" not in err
     assert len(names((tmp_path / "users.ndjson.partial").read_text())) == 50

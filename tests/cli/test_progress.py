@@ -6,8 +6,9 @@ import pytest
 
 from braze_export import ExportStats
 from braze_export.cli import progress
-from braze_export.cli.progress import Pace, Progress, Reading, duration
+from braze_export.cli.progress import Pace, Progress, duration
 from braze_export.cli.reading import Arguments, Lines
+from braze_export.cli.readings import IdsReading as Reading
 from braze_export.cli.screen import Screen
 from tests.virtual import run
 
@@ -82,6 +83,13 @@ def test_what_is_soon_over_is_not_worth_a_line(
 ) -> None:
     shown(monkeypatch, 0.9)
     assert capsys.readouterr().err == ""
+
+
+def test_no_line_comes_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown(monkeypatch, 1.001)
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_silence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from tests.cli.conftest import Ran
 OPTIONS = [
     *("--users", "7", "--segments", "4", "--seed", "1", "--profile", "small", "--latency", "0"),
     *("--ids-window", "9/60", "--fast-ids-window", "8/1", "--default-window", "7/3600", "--gzip"),
+    *("--export-seconds", "2.5"),
 ]
 
 
@@ -56,6 +57,7 @@ def test_its_options(stopped: None, run: Any, monkeypatch: pytest.MonkeyPatch) -
     assert json.loads(ran.out)["api_key"] == "given"
     assert (built[0].users, built[0].segments, built[0].profile) == (7, 4, "small")
     assert built[0].fields_required
+    assert built[0].export_seconds == 2.5
     windows = (built[0].ids_window, built[0].fast_ids_window, built[0].default_window)
     assert [window.max_requests for window in windows] == [9, 8, 7]
 

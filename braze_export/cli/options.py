@@ -1,0 +1,31 @@
+"""What options of several commands have in common."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich_click as click
+
+from braze_export.cli.writing import STANDARD, is_special
+
+
+def names(given: Sequence[str]) -> Sequence[str] | None:
+    """Return names that were given with commas between, or the option repeated."""
+    split = [name.strip() for part in given for name in part.split(",")]
+    return [name for name in split if name] or None
+
+
+def check_different(read: Sequence[str | None], written: Sequence[str | None], what: str) -> None:
+    """Refuse files that would be written over, or into each other.
+
+    Args:
+        read: files that are read; ``-`` and ``None`` are none.
+        written: files that are written; one may be standard output.
+        what: the names of the options, for the message.
+
+    Raises:
+        UsageError: two of them are the same.
+    """
+    paths = [Path(path) for path in (*read, *written) if path is not None and path != STANDARD]
+    places = [path.resolve() for path in paths if not is_special(path)]
+    if len(set(places)) < len(places) or list(written).count(STANDARD) > 1:
+        raise click.UsageError(f"{what} must be different files.")

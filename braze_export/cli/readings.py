@@ -1,0 +1,146 @@
+"""What is told of how far something is: of identifiers, of waiting, of a download."""
+
+import time
+from collections.abc import Callable
+
+from attrs import Factory, define, frozen
+from rich.filesize import decimal
+
+from braze_export import DownloadStats, ExportState, ExportStats
+from braze_export.cli.progress import Pace, duration
+from braze_export.cli.screen import count
+
+
+@frozen
+class IdsReading:
+    """How far an export by identifiers is.
+
+    Attributes:
+        done: identifiers answered.
+        total: of all identifiers, ``None`` while nobody knows.
+        exact: whether the total is counted, not guessed.
+        requests: sent.
+        again: of these, those that were sent again.
+    """
+
+    done: int
+    total: int | None
+    exact: bool
+    requests: int
+    again: int
+
+    @classmethod
+    def of(cls, stats: ExportStats, total: int | None, *, exact: bool = True) -> "IdsReading":
+        """Read the counters of an export. What was asked for counts once it was answered."""
+        answered = stats.users + stats.invalid_user_ids + stats.failed + stats.unaccounted
+        # One e-mail address may give several users, so that more comes back than was asked for.
+        done = min(answered, stats.identifiers) + stats.duplicates
+        return cls(done, total, exact, stats.requests, stats.retries)
+
+    def parts(self, pace: Pace, *, narrow: bool) -> list[str]:
+        """Say it in words. See ``Reading``."""
+        of = "" if self.total is None else f"/{'' if self.exact else '~'}{self.total:,}"
+        parts = [f"{self.done:,}{of} ids", f"{pace.rate:,.0f}/s"]
+        if not narrow:
+            again = f" ({self.again:,} again)" if self.again else ""
+            parts.append(f"{count(self.requests, 'request')}{again}")
+        return parts + _left(pace.left(self))
+
+
+@define
+class Waiting:
+    """How far an export is that Braze prepares: a reading that is brought up to date.
+
+    Attributes:
+        task: what is waited for, before anything is known of the export.
+        resumed: whether it was begun by an earlier run, so that its age is worth a word.
+    """
+
+    task: str
+    resumed: bool = False
+    clock: Callable[[], float] = time.monotonic
+    _state: ExportState | None = None
+    _seen: float = 0.0
+
+    def saw(self, state: ExportState) -> None:
+        """Note what a look gave."""
+        self._state, self._seen = state, self.clock()
+
+    @property
+    def done(self) -> int:
+        """Whether it is ready."""
+        return int(self.total is not None)
+
+    @property
+    def total(self) -> int | None:
+        """Nobody knows how long it takes, before it is over."""
+        return 1 if self._state is not None and self._state.phase == "ready" else None
+
+    def parts(self, _pace: Pace, *, narrow: bool) -> list[str]:
+        """Say it in words. See ``Reading``."""
+        state = self._state
+        if state is None:
+            return [self.task]
+        if state.phase == "ready":
+            return ["the export is ready"]
+        since = self.clock() - self._seen
+        word = f" (the storage says {state.code})" if state.code and not narrow else ""
+        parts = [f"not ready yet{word}"]
+        if self.resumed and not narrow:
+            parts.append(f"begun {duration(state.elapsed + since)} ago")
+        left = max(0.0, (state.next_look or 0.0) - since)
+        return [*parts, f"next look in {duration(left)}"]
+
+
+@define
+class Download:
+    """How far the reading of an archive is: a reading that is always up to date.
+
+    Attributes:
+        stats: its counters.
+        of_one: whether it is a single object, so that its size is that of all.
+    """
+
+    stats: DownloadStats
+    of_one: bool
+    clock: Callable[[], float] = time.monotonic
+    _pace: Pace = Factory(Pace)
+
+    def __attrs_post_init__(self) -> None:
+        """Measure profiles from now on."""
+        self._pace.mark(self.clock(), 0)
+
+    @property
+    def done(self) -> int:
+        """Bytes received. The last one counts once all of them are read as well."""
+        stats = self.stats
+        return stats.bytes_received - (self._all_received and not stats.objects_done)
+
+    @property
+    def total(self) -> int | None:
+        """Bytes of the archive."""
+        return (self.stats.bytes_total or None) if self.of_one else None
+
+    def parts(self, pace: Pace, *, narrow: bool) -> list[str]:
+        """Say it in words. See ``Reading``."""
+        stats = self.stats
+        self._pace.mark(self.clock(), stats.users)
+        size = decimal(stats.bytes_received)
+        if self.total is not None:
+            size = f"{size} of {decimal(self.total)}"
+        elif not self.of_one:
+            size = f"{size} of {count(stats.objects, 'file')}"
+        parts = [size, count(stats.users, "profile")]
+        if not narrow:
+            parts.append(f"{self._pace.rate:,.0f}/s")
+            if stats.resumed:
+                parts.append(f"{count(stats.resumed, 'connection')} lost")
+        return parts + _left(None if self._all_received else pace.left(self))
+
+    @property
+    def _all_received(self) -> bool:
+        return self.total is not None and self.stats.bytes_received >= self.total
+
+
+def _left(seconds: float | None) -> list[str]:
+    return [] if seconds is None else [f"{duration(seconds)} left"]
