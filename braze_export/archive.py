@@ -136,6 +136,8 @@ class _File:
         """Yield the lines of the next bytes, or of the end; errors say which file it is."""
         try:
             content = self._content = self._content or self._kind(data or b"")
+            if data and self._depth == 0 and isinstance(content, LineSplitter):
+                self._load.add(data)  # nothing to unpack; from an archive it is counted there
             yield from content.close() if data is None else content.feed(data)
         except ArchiveError as error:
             error.file = error.file or self._name

@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 from braze_export.buckets import Bucket, ObjectStore
 from braze_export.codec import decoder_for
 from braze_export.endpoints import Endpoint
-from braze_export.errors import APIError, ExportExpiredError, InputError, TransportError
+from braze_export.errors import ExportExpiredError, InputError
 from braze_export.export_context import ExportContext
 from braze_export.fetching import Source
 from braze_export.files import check_target, save
@@ -123,8 +123,6 @@ class ExportJob:
             return await self._look() is None
         except ExportExpiredError:
             return True
-        except (TransportError, APIError, InputError):
-            return False  # nobody can tell now
 
     @overload
     def profiles(

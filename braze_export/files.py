@@ -141,6 +141,7 @@ async def _fill(
             await asyncio.to_thread(partial.empty)
         else:
             return
+    raise AssertionError("unreachable")
 
 
 async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -367,9 +367,6 @@ def test_unpacked_bytes_are_counted_at_every_level() -> None:
     unpacker = Unpacker("export", ArchiveLimits())
     list(unpacker.feed(zip_of(Member(data=inner), Member(data=FEW))))
     assert unpacker.unpacked == len(inner) + len(ROWS) + len(FEW)
-    unpacker = Unpacker("export", ArchiveLimits())
-    list(unpacker.feed(ROWS))
-    assert unpacker.unpacked == 0  # nothing was packed
 
 
 @pytest.mark.parametrize("data", [gzip_of(ROWS), zip_of(Member(data=ROWS), Member(name="b"))])
@@ -566,3 +563,11 @@ def test_an_iterator_that_is_left_leaves_nothing_broken() -> None:
     unpacker = Unpacker("export", ArchiveLimits())
     lazily = unpacker.feed(ROWS)
     assert [row for block in lazily for row in block.lines] == ROWS.splitlines()
+
+
+def test_lines_that_are_in_no_archive_count_as_well() -> None:
+    unpacker = Unpacker("a.ndjson", ArchiveLimits(max_bytes=10))
+    assert [line for block in unpacker.feed(b'{"a":1}\n') for line in block.lines] == [b'{"a":1}']
+    assert unpacker.unpacked == 8
+    with pytest.raises(ArchiveError, match="more than 10 bytes"):
+        list(unpacker.feed(b"{}\n"))

@@ -279,7 +279,7 @@ def test_a_file_that_changes_is_news() -> None:
         waiting = asyncio.create_task(waited(bucket))
         await asyncio.sleep(50)
         shelf.add(f"{DAY}/{PREFIX}/x.zip", size=11)
-        assert 110 <= await waiting < 120
+        assert 110 <= await waiting < 123
 
     virtual.run(main)
 

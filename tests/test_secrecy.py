@@ -236,15 +236,18 @@ async def test_neither_link_nor_key_shows_when_a_download_goes_wrong(
         log_size=100,
         faults=lambda _, path: fault if path.startswith("/exports/") else None,
     ) as sandbox:
-        async with BrazeClient(
-            KEY,
-            sandbox.url,
-            retry=QUICK,
-            exports=PATIENT,
-            transport=transport(),
-            timeouts=Timeouts(read=0.02, connect=0.5),
-        ) as braze:
-            job = await braze.users.export_segment(sandbox.segment_id(1), fields=["email"])
+        async with (
+            BrazeClient(KEY, sandbox.url, transport=transport()) as patient,
+            BrazeClient(
+                KEY,
+                sandbox.url,
+                retry=QUICK,
+                exports=PATIENT,
+                transport=transport(),
+                timeouts=Timeouts(read=0.02, connect=0.5),
+            ) as braze,
+        ):
+            job = await patient.users.export_segment(sandbox.segment_id(1), fields=["email"])
             assert job.url is not None
             url = f"{job.url}&x={SIGNATURE}"
             errors = await use_badly(braze, url, tmp_path / "x.zip")

@@ -332,7 +332,7 @@ BOTH = pytest.mark.parametrize("transport", [AiohttpTransport, HttpxTransport])
 
 
 def download(url: str = f"{URL}/x.zip?s1gn4ture", **headers: str) -> Download:
-    return Download(url, headers, Timeouts(connect=0.5, read=0.2), "link of the export")
+    return Download(url, headers, Timeouts(connect=2, read=0.3), "link of the export")
 
 
 async def drained(transport: Any, what: Download) -> bytes:

@@ -62,7 +62,7 @@ class DownloadStats:
     """How far the reading of an export's archive has come.
 
     Attributes:
-        objects: files found: 1 for a link, any number in a store.
+        objects: files begun: 1 for a link, any number in a store.
         objects_done: of these, read to their end.
         bytes_total: of those opened so far, as the server says.
         bytes_received: of these, fetched.

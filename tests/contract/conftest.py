@@ -1,8 +1,11 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import cache
 from typing import Any, TypeAlias
 
+import httpx
 import pytest
+from httpx._transports import default as httpx_transport
 
 from braze_export import AiohttpTransport, BrazeClient, RetryPolicy
 from braze_export.sandbox import Sandbox
@@ -18,6 +21,15 @@ Connect: TypeAlias = Callable[..., BrazeClient]
 @pytest.fixture(autouse=True)
 def _nothing_left(nothing_left: None) -> None:
     """Every test of the contract leaves no task behind."""
+
+
+_CERTIFICATES = cache(httpx.create_ssl_context)
+
+
+@pytest.fixture(autouse=True)
+def _certificates_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every client of httpx reads them anew, which takes longer than most tests."""
+    monkeypatch.setattr(httpx_transport, "create_ssl_context", _CERTIFICATES)
 
 
 @pytest.fixture(params=[AiohttpTransport, HttpxTransport], ids=["aiohttp", "httpx"])

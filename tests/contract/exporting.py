@@ -14,7 +14,7 @@ from braze_export import BrazeClient, ExportJob, ExportSettings, Polling
 from braze_export.sandbox import Sandbox
 
 #: Looks without real waiting.
-POLLING = Polling(base=0.001, cap=0.002)
+POLLING = Polling(base=0.0002, cap=0.0005)
 EAGER = ExportSettings(polling=POLLING)
 
 EXPORT = "/users/export/segment"
