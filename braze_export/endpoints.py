@@ -68,5 +68,3 @@ SEGMENTS_DATA_SERIES: Final = Endpoint(
     "GET", "/segments/data_series", "default", "segments.data_series",
     f"{_DOCS}/segments/get_segment_analytics",
 )  # fmt: skip
-#: No endpoint of Braze's API: the link to an export's archive, which takes no key.
-EXPORT_LINK: Final = Endpoint("GET", "link of the export", "default", "", EXPORT_SEGMENT.docs)

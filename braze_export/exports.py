@@ -51,7 +51,11 @@ async def start_export(
     attempts = start_when_free(
         lambda: context.running.start(start), if_running, context.settings.polling
     )
-    return await context.caller.scope.run(attempts)
+    job = await context.caller.scope.run(attempts)
+    if job.url is None:
+        # Nobody can see it end without the store, and it must not be in the way of others.
+        context.running.discard(lambda other: other is job)
+    return job
 
 
 def resume_export(context: ExportContext, link_or_prefix: str, segment_id: str | None) -> ExportJob:

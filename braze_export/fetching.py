@@ -7,15 +7,18 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import field, frozen
 
-from braze_export.endpoints import EXPORT_LINK
+from braze_export.endpoints import EXPORT_SEGMENT, Endpoint
 from braze_export.errors import BrazeError, ConnectionLostError
 from braze_export.models.results import DownloadStats
 from braze_export.retry import RetryPolicy
 from braze_export.wire import BROKEN
+
+#: No endpoint of Braze's API, but what errors and retries know as one.
+EXPORT_LINK: Final = Endpoint("GET", "link of the export", "default", "", EXPORT_SEGMENT.docs)
 
 _log = logging.getLogger("braze_export")
 

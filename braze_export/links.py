@@ -5,6 +5,7 @@ says 403 where the export is not ready, where the link has run out, and where it
 https://www.braze.com/docs/api/endpoints/export/user_data/post_users_segment
 """
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,11 +16,17 @@ from attrs import field, frozen
 
 from braze_export.answers import read_retry_after
 from braze_export.archive import harmless
-from braze_export.endpoints import EXPORT_LINK
-from braze_export.errors import APIError, ExportExpiredError, InputError, ServerError
-from braze_export.fetching import Opened, changed
+from braze_export.errors import (
+    APIError,
+    ExportExpiredError,
+    InputError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+)
+from braze_export.fetching import EXPORT_LINK, Opened, changed
 from braze_export.instances import is_loopback
-from braze_export.wire import Download, Streamed, Timeouts, Transport
+from braze_export.wire import BROKEN, Download, Streamed, Timeouts, Transport
 
 _MOST_REDIRECTS: Final = 5
 _ERROR_PAGE: Final = 8_192  # bytes of one that are read
@@ -87,14 +94,25 @@ class Link:
             TransportError: no whole answer came.
             APIError: the storage refuses otherwise.
         """
+        try:
+            async with asyncio.timeout(self.timeouts.total):
+                refusal = await self._probed()
+        except TimeoutError as error:
+            if isinstance(error, TransportError):
+                raise
+            raise RequestTimeoutError(
+                "the answer did not come in time", endpoint=EXPORT_LINK.label, hint=BROKEN
+            ) from None
+        if isinstance(refusal, APIError):
+            raise refusal
+        return refusal
+
+    async def _probed(self) -> NotReady | APIError | None:
         # A link is signed for GET: HEAD would be refused for ever.
         async with self._ask({"Range": "bytes=0-0"}) as answer:
             if answer.status in {200, 206, 416}:  # 416: there is no first byte
                 return None
-            refusal = await _refusal(answer, self.wall_clock)
-            if isinstance(refusal, NotReady):
-                return refusal
-            raise refusal
+            return await _refusal(answer, self.wall_clock)
 
     @asynccontextmanager
     async def open(self, start: int, version: str | None) -> AsyncIterator[Opened]:

@@ -10,6 +10,7 @@ import logging
 import tempfile
 import threading
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -20,75 +21,89 @@ _log = logging.getLogger("braze_export")
 
 
 class Spool:
-    """A queue of bytes, for one task that puts and one that gets.
+    """A queue of bytes: a task puts, a thread takes.
 
     Args:
         memory: bytes kept in memory.
         directory: where the temporary file is made; ``None`` for the system's own place.
-            Where there is no room, ``put`` waits for ``get``.
+            Where there is no room, ``put`` waits for ``take``.
+
+    Attributes:
+        ended: whether no more comes.
     """
 
     def __init__(self, memory: int, directory: Path | None) -> None:
+        self.ended = False
         self._memory = memory
         self._chunks: deque[bytes] = deque()  # all of them older than what is in the file
         self._held = 0
+        self._turn = threading.Lock()  # for these two; never held for long
         self._overflow = _Overflow(directory)
-        self._ended = False
         self._error: Exception | None = None
+        self._loop = asyncio.get_running_loop()
         self._more = asyncio.Event()
         self._room = asyncio.Event()
 
     async def put(self, chunk: bytes) -> None:
         """Add bytes."""
-        while self._overflow.unread or self._held >= self._memory:
+        if not chunk:
+            return
+        while not self._into_memory(chunk):
             if self._overflow.usable:
                 if await asyncio.to_thread(self._overflow.write, chunk):
                     break
                 continue  # there may be room in memory by now
             self._room.clear()
             await self._room.wait()
-        else:
-            self._chunks.append(chunk)
-            self._held += len(chunk)
         self._more.set()
 
     def end(self, error: Exception | None = None) -> None:
-        """Say that no more comes; ``get`` raises the error once all that came was taken."""
-        self._ended, self._error = True, error
+        """Say that no more comes; ``take`` raises the error once all that came was taken."""
+        self.ended, self._error = True, error
         self._more.set()
 
-    async def get(self) -> bytes:
-        """Return the next bytes; none at the end.
+    async def wait(self) -> None:
+        """Return when there is something to take, or the end."""
+        while not (self._chunks or self._overflow.unread or self.ended):
+            self._more.clear()
+            await self._more.wait()
+
+    def take(self) -> bytes:
+        """Return the next bytes; none where none are there. Blocks: for a thread.
 
         Raises:
             Exception: the error that ended it.
         """
-        while True:
-            self._more.clear()
-            data = self._from_memory() or await self._from_file()
-            if data:
-                self._room.set()
-                return data
-            if self._ended:
-                if self._error is not None:
-                    raise self._error
-                return b""
-            await self._more.wait()
+        ended = self.ended  # asked first: what came before the end is there by now
+        data = self._from_memory() or self._overflow.read()
+        if data:
+            with suppress(RuntimeError):  # the loop has been closed meanwhile
+                self._loop.call_soon_threadsafe(self._room.set)
+        elif ended and self._error is not None:
+            raise self._error
+        return data
 
     async def aclose(self) -> None:
         """Remove the temporary file. Being cancelled does not keep it from going."""
         await surely(self._overflow.close)
 
-    def _from_memory(self) -> bytes:
-        taken, size = [], 0
-        while self._chunks and size + len(self._chunks[0]) <= max(_TAKEN, len(self._chunks[0])):
-            taken.append(self._chunks.popleft())
-            size += len(taken[-1])
-        self._held -= size
-        return b"".join(taken)
+    def _into_memory(self, chunk: bytes) -> bool:
+        with self._turn:
+            if self._overflow.unread or self._held >= self._memory:
+                return False
+            self._chunks.append(chunk)
+            self._held += len(chunk)
+            return True
 
-    async def _from_file(self) -> bytes:
-        return await asyncio.to_thread(self._overflow.read) if self._overflow.unread else b""
+    def _from_memory(self) -> bytes:
+        taken: list[bytes] = []
+        size = 0
+        with self._turn:
+            while self._chunks and (not taken or size + len(self._chunks[0]) <= _TAKEN):
+                taken.append(self._chunks.popleft())
+                size += len(taken[-1])
+            self._held -= size
+        return b"".join(taken)
 
 
 class _Overflow:

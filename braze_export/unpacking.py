@@ -1,20 +1,21 @@
 """Objects, fetched and unpacked side by side, into blocks of lines.
 
 For each object two tasks: one fetches, one unpacks what has come, in threads, for inflating
-takes its time. Blocks wait in a queue of a bounded length, so that they come no faster
-than they are taken.
+takes its time. Blocks wait in a queue of a bounded size, so that they come no faster than they
+are taken.
 """
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 from attrs import frozen
 
 from braze_export.archive import Unpacker
-from braze_export.errors import ArchiveError, ConnectionLostError
+from braze_export.errors import ConnectionLostError
 from braze_export.fetching import Source, fetch
 from braze_export.lines import Block
 from braze_export.models.results import DownloadStats
@@ -24,6 +25,7 @@ from braze_export.spool import Spool
 from braze_export.tasks import TaskScope, cancel
 
 _BATCH: Final = 1024 * 1024  # bytes of lines that are handed over at once
+_AHEAD: Final = 8 * 1024 * 1024  # bytes of lines that may wait
 
 
 @frozen
@@ -78,36 +80,29 @@ class _Crew:
         self._stats = stats
         self._scope = scope
         self._reading = asyncio.Lock()  # of the next source
-        self._items: deque[list[Block] | Broken] = deque()
-        self._more = asyncio.Event()
-        self._room = asyncio.Event()
+        self._out = _Output()
+        self._counted: dict[Unpacker, int] = {}  # those at work, and what of theirs was counted
         self._workers = [scope.spawn(self._work()) for _ in range(settings.concurrency)]
         for worker in self._workers:
-            worker.add_done_callback(lambda _: self._more.set())
+            worker.add_done_callback(lambda _: self._out.more.set())
 
     async def next(self) -> list[Block] | Broken | None:
         """Return what comes next, ``None`` at the end."""
-        while not self._items:
+        while (item := self._out.take()) is None:
             if all(worker.done() for worker in self._workers):
                 self._check_ends()
                 return None
-            self._more.clear()
-            await self._more.wait()
-        self._room.set()
-        return self._items.popleft()
+            self._out.more.clear()
+            await self._out.more.wait()
+        for unpacker in self._counted:
+            self._count(unpacker)
+        return item
 
     def _check_ends(self) -> None:
         for worker in self._workers:
             if worker.cancelled():
                 self._scope.check_open()  # closed under our feet
             worker.result()
-
-    async def _put(self, item: list[Block] | Broken) -> None:
-        while self._items:
-            self._room.clear()
-            await self._room.wait()
-        self._items.append(item)
-        self._more.set()
 
     async def dismiss(self) -> None:
         """End every task, and close the sources."""
@@ -124,7 +119,7 @@ class _Crew:
             try:
                 await self._read(source)
             except Exception as error:  # noqa: BLE001 - raised again by whoever takes it
-                await self._put(Broken(source.name, error))
+                self._out.add(Broken(source.name, error))
             else:
                 self._stats.objects_done += 1
 
@@ -132,26 +127,26 @@ class _Crew:
         spool = Spool(self._settings.spool_memory, self._settings.spool_directory)
         fetching = self._scope.spawn(self._fetch(source, spool))
         unpacker = Unpacker(source.name, self._settings.archive_limits)
+        self._counted[unpacker] = 0
+        work = _Work(spool, unpacker, self._out)
         try:
-            while data := await spool.get():
-                await self._unpack(unpacker, _Steps(unpacker.feed(data)))
-            await self._unpack(unpacker, _Steps(unpacker.close()))
+            while not work.done:
+                await spool.wait()
+                await self._out.room()
+                await asyncio.to_thread(work.run)
         finally:
+            work.stop()
+            self._count(unpacker)
+            del self._counted[unpacker]
             try:
                 await cancel(fetching)
             finally:
                 await spool.aclose()
 
-    async def _unpack(self, unpacker: Unpacker, steps: "_Steps") -> None:
-        blocks: list[Block] | None = None
-        while blocks is None or blocks:
-            counted = unpacker.unpacked
-            try:
-                blocks = await asyncio.to_thread(steps.next)
-            finally:
-                self._stats.bytes_unpacked += unpacker.unpacked - counted
-            if blocks:
-                await self._put(blocks)
+    def _count(self, unpacker: Unpacker) -> None:
+        unpacked = unpacker.unpacked
+        self._stats.bytes_unpacked += unpacked - self._counted[unpacker]
+        self._counted[unpacker] = unpacked
 
     async def _fetch(self, source: Source, spool: Spool) -> None:
         error: Exception | None = ConnectionLostError("the download was broken off")
@@ -166,26 +161,110 @@ class _Crew:
             spool.end(error)
 
 
-class _Steps:
-    """Takes blocks in handfuls; an error waits until what came before it was handed over."""
+class _Output:
+    """What was unpacked and not yet taken: threads add, the loop takes.
 
-    def __init__(self, blocks: Iterator[Block]) -> None:
-        self._blocks = blocks
-        self._error: ArchiveError | None = None
+    Attributes:
+        more: is set when there is more.
+    """
 
-    def next(self) -> list[Block]:
-        if self._error is not None:
-            raise self._error
+    def __init__(self) -> None:
+        self.more = asyncio.Event()
+        self._items: deque[tuple[list[Block] | Broken, int]] = deque()
+        self._size = 0
+        self._turn = threading.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._emptied = asyncio.Event()
+
+    @property
+    def full(self) -> bool:
+        """Whether enough waits to be taken."""
+        return self._size >= _AHEAD
+
+    def add(self, item: list[Block] | Broken, size: int = 0) -> None:
+        """Add an item. From any thread."""
+        with self._turn:
+            self._items.append((item, size))
+            self._size += size
+        with suppress(RuntimeError):  # the loop has been closed meanwhile
+            self._loop.call_soon_threadsafe(self.more.set)
+
+    def take(self) -> list[Block] | Broken | None:
+        """Return the oldest item, if any."""
+        with self._turn:
+            if not self._items:
+                return None
+            item, size = self._items.popleft()
+            self._size -= size
+        self._emptied.set()
+        return item
+
+    async def room(self) -> None:
+        """Return when there is room for more."""
+        while self.full:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+
+class _Work:
+    """The unpacking of one object, in a thread.
+
+    It goes on as long as bytes are there and lines are taken, without asking the loop: that may
+    be busy with lines that came before, and much would be waited for.
+
+    Attributes:
+        done: whether the object has come to its end.
+    """
+
+    def __init__(self, spool: Spool, unpacker: Unpacker, out: _Output) -> None:
+        self.done = False
+        self._spool = spool
+        self._unpacker = unpacker
+        self._out = out
+        self._blocks: Iterator[Block] | None = None
+        self._closing = False
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Have a thread that is at it come to its end soon."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Unpack until there are no bytes, or no room for lines. Blocks: for a thread.
+
+        Raises:
+            ArchiveError: this is no archive, or a damaged one; what came before was added.
+            Exception: the error that ended the download.
+        """
+        while not (self._stopped or self.done or self._out.full):
+            if self._blocks is None:
+                self._blocks = self._next_blocks()
+            if self._blocks is None:
+                return
+            if self._add_some(self._blocks):
+                self._blocks, self.done = None, self._closing
+
+    def _next_blocks(self) -> Iterator[Block] | None:
+        ended = self._spool.ended
+        data = self._spool.take()
+        if data:
+            return self._unpacker.feed(data)
+        if not ended:
+            return None
+        self._closing = True
+        return self._unpacker.close()
+
+    def _add_some(self, blocks: Iterator[Block]) -> bool:
+        """Add a handful of blocks; say whether these were the last."""
         taken: list[Block] = []
         size = 0
         try:
-            for block in self._blocks:
+            for block in blocks:
                 taken.append(block)
                 size += sum(map(len, block.lines)) + len(block.lines)  # lines may be empty
                 if size >= _BATCH:
-                    return taken
-        except ArchiveError as error:
-            self._error = error
-            if not taken:
-                raise
-        return taken
+                    return False
+        finally:
+            if taken:
+                self._out.add(taken, size)
+        return True

@@ -2,6 +2,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from braze_export.codec import decode_object
 from braze_export.endpoints import EXPORT_IDS, EXPORT_SEGMENT, SEGMENTS_LIST, Endpoint
 from braze_export.limits import LocalLimiter
 from braze_export.tasks import TaskScope
-from braze_export.wire import ApiKey, Request, Response
+from braze_export.wire import ApiKey, Download, Request, Response, Streamed
 from tests import virtual
 
 KEY = "very-secret-key"
@@ -56,6 +57,9 @@ class Script:
         if isinstance(given, Exception):
             raise given
         return given
+
+    def stream(self, download: Download) -> AbstractAsyncContextManager[Streamed]:
+        raise AssertionError("nothing is downloaded here")
 
     async def aclose(self) -> None:
         """Nothing to close."""

@@ -3,6 +3,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import attrs
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from braze_export import BrazeClient, ExportField, InputError, UnknownFieldWarning, UserProfile
 from braze_export.models.fields import ARRIVES_WITH, SLOW_FIELDS, check_fields, costs_fast_tier
 from braze_export.sandbox import Sandbox
-from braze_export.wire import Request, Response
+from braze_export.wire import Download, Request, Response, Streamed
 
 # https://www.braze.com/docs/api/endpoints/export/user_data/post_users_identifier
 DOCUMENTED = """
@@ -153,6 +154,9 @@ class Canned:
 
     async def send(self, request: Request) -> Response:
         return Response(200, {}, b'{"message": "success", "users": [], "object_prefix": "p"}')
+
+    def stream(self, download: Download) -> AbstractAsyncContextManager[Streamed]:
+        raise AssertionError("nothing is downloaded here")
 
     async def aclose(self) -> None:
         pass

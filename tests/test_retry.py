@@ -25,6 +25,7 @@ TABLE: dict[type[BrazeError], tuple[bool, bool]] = {
     errors.BrazeError: (False, False),
     errors.InputError: (False, False),
     errors.ClientClosedError: (False, False),
+    errors.ExportNotReadyError: (False, False),
     errors.TransportError: (True, False),
     errors.ConnectError: (True, True),
     errors.ConnectionLostError: (True, False),
@@ -39,6 +40,8 @@ TABLE: dict[type[BrazeError], tuple[bool, bool]] = {
     errors.RateLimitError: (True, True),
     errors.ExportInProgressError: (False, False),
     errors.ServerError: (True, False),
+    errors.ExportExpiredError: (False, False),
+    errors.ArchiveError: (False, False),
     errors.DecodeError: (True, False),
 }
 

@@ -20,9 +20,15 @@ from braze_export.spool import Spool
 MB = 1024 * 1024
 
 
+async def get(spool: Spool) -> bytes:
+    """As it is done: wait in the loop, take in a thread."""
+    await spool.wait()
+    return await asyncio.to_thread(spool.take)
+
+
 async def drained(spool: Spool) -> bytes:
     found = b""
-    while data := await spool.get():
+    while data := await get(spool):
         found += data
     return found
 
@@ -82,14 +88,14 @@ def test_whatever_the_turns_the_same_bytes_come(
                     put += len(waiting[0])
                     await spool.put(waiting.pop(0))
                 elif len(found) < put:
-                    found += await spool.get()
+                    found += await get(spool)
                 held = sum(map(len, spool._chunks))
                 assert held == spool._held < memory + 40
             for chunk in waiting:
                 await spool.put(chunk)
             spool.end()
             assert found + await drained(spool) == b"".join(chunks)
-            assert await spool.get() == b""
+            assert await get(spool) == b""
         finally:
             await spool.aclose()
 
@@ -113,7 +119,7 @@ def test_side_by_side_the_same_bytes_come(sizes: list[int], memory: int, lazy: l
         for pause in [*lazy, *[False] * 100]:
             if pause:
                 await asyncio.sleep(0.0002)
-            data = await spool.get()
+            data = await get(spool)
             if not data:
                 break
             found += data
@@ -128,9 +134,9 @@ async def test_bytes_taken_as_fast_as_they_come_touch_no_disk() -> None:
     spool = Spool(1, Path("/nowhere"))
     for n in range(100):
         await spool.put(bytes([n]))
-        assert await spool.get() == bytes([n])
+        assert await get(spool) == bytes([n])
     spool.end()
-    assert await spool.get() == b""
+    assert await get(spool) == b""
     assert spool._overflow._file is None
     await spool.aclose()
 
@@ -144,7 +150,7 @@ async def test_what_is_ahead_goes_to_disk_which_shrinks_again(tmp_path: Path) ->
         assert spool._held == MB
         assert await asyncio.to_thread(on_disk, spool) == 16 * len(chunk), round_
         assert await asyncio.to_thread(os.listdir, tmp_path) == []  # it has no name
-        got = [await spool.get() for _ in range(5)]
+        got = [await get(spool) for _ in range(5)]
         assert [len(data) for data in got] == [MB] * 5
         assert b"".join(got) == chunk * 20
         assert (spool._held, await asyncio.to_thread(on_disk, spool)) == (0, 0)
@@ -156,14 +162,14 @@ async def test_little_is_given_at_once() -> None:
     for size in (100, 200, MB - 300, 1, 2 * MB, 5):
         await spool.put(bytes(size))
     spool.end()
-    assert [len(await spool.get()) for _ in range(5)] == [MB, 1, 2 * MB, 5, 0]
+    assert [len(await get(spool)) for _ in range(5)] == [MB, 1, 2 * MB, 5, 0]
     await spool.aclose()
 
 
 async def test_an_empty_chunk_is_no_end() -> None:
     spool = Spool(10, None)
     await spool.put(b"")
-    getting = asyncio.create_task(spool.get())
+    getting = asyncio.create_task(get(spool))
     await asyncio.sleep(0)
     await spool.put(b"x")
     assert await getting == b"x"
@@ -182,7 +188,7 @@ async def test_an_error_comes_after_all_bytes(memory: int) -> None:
     spool.end(error)
     found = b""
     with pytest.raises(ConnectionLostError) as caught:
-        while data := await spool.get():
+        while data := await get(spool):
             found += data
     assert caught.value is error
     assert found == bytes(range(10))
@@ -192,7 +198,7 @@ async def test_an_error_comes_after_all_bytes(memory: int) -> None:
 @pytest.mark.parametrize("error", [None, ConnectionLostError("gone")])
 async def test_the_end_wakes_the_reader(error: Exception | None) -> None:
     spool = Spool(10, None)
-    getting = asyncio.create_task(spool.get())
+    getting = asyncio.create_task(get(spool))
     await asyncio.sleep(0)
     spool.end(error)
     if error is None:
@@ -232,7 +238,7 @@ async def through(spool: Spool, chunks: list[bytes], pause: float = 0.0) -> byte
     filling = asyncio.create_task(fill())
     found = b""
     async with asyncio.timeout(10):
-        while data := await spool.get():
+        while data := await get(spool):
             found += data
             await asyncio.sleep(pause)
         await filling
@@ -269,7 +275,7 @@ async def test_without_room_put_waits() -> None:
     await asyncio.sleep(0.02)
     assert not putting.done()
     assert spool._held == 20
-    await spool.get()
+    await get(spool)
     await putting
     spool.end()
     assert await drained(spool) == bytes(5)
@@ -289,11 +295,11 @@ async def test_all_is_taken_while_a_write_fails(monkeypatch: pytest.MonkeyPatch)
     await spool.put(b"a")
     putting = asyncio.create_task(spool.put(b"b"))
     await asyncio.to_thread(begun.wait, 5)
-    assert await spool.get() == b"a"
+    assert await get(spool) == b"a"
     go_on.set()
     async with asyncio.timeout(5):
         await putting
-        assert await spool.get() == b"b"
+        assert await get(spool) == b"b"
     await spool.aclose()
 
 
@@ -301,10 +307,10 @@ async def test_a_disk_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> No
     spool = Spool(1, None)
     await spool.put(b"a")
     await spool.put(b"b")
-    assert await spool.get() == b"a"
+    assert await get(spool) == b"a"
     monkeypatch.setattr(spool._overflow, "read", lambda: os.read(-1, 1))
     with pytest.raises(OSError, match="Bad file"):
-        await spool.get()
+        await get(spool)
     await spool.aclose()
 
 
@@ -367,10 +373,10 @@ async def test_closing_while_a_get_is_in_its_thread(slow: Events, nothing_left: 
     spool = Spool(1, None)
     await spool.put(b"a")
     await spool.put(b"b")
-    assert await spool.get() == b"a"
+    assert await get(spool) == b"a"
     begun.clear()
     go_on.clear()
-    getting = asyncio.create_task(spool.get())
+    getting = asyncio.create_task(get(spool))
     await asyncio.to_thread(begun.wait, 5)
     getting.cancel()
     await asyncio.wait([getting])

@@ -141,6 +141,7 @@ async def test_a_slow_reader_stops_the_unpacking_but_not_the_fetching(
     scope: TaskScope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unpacking, "_BATCH", 10_000)
+    monkeypatch.setattr(unpacking, "_AHEAD", 100_000)
     plain = os.urandom(32).hex().encode()
     data = (b'{"a": "%s"}\n' % plain) * 40_000
     sources = [Made(f"o{n}", data, piece=100_000) for n in range(3)]
@@ -153,8 +154,7 @@ async def test_a_slow_reader_stops_the_unpacking_but_not_the_fetching(
             while min(source.given for source in sources[:2]) < len(data):
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
-        # Taken: one handful. Ahead: one that waits, and one in each worker's hand, each of which
-        # may be as long as what one piece gives.
+        # Ahead: what may wait, and what each worker adds at once, as much as one piece gives.
         assert stats.bytes_unpacked <= 2 * 2 * MB
         assert sources[2].opened == 0
 
@@ -340,7 +340,7 @@ async def test_leaving_early_ends_all(scope: TaskScope, tmp_path: Path) -> None:
     async with aclosing(unpacking_of(listing, scope, **options)) as batches:
         async for _ in batches:
             break
-    assert listing.ended == ["closed"]
+    assert listing.ended in (["closed"], ["CancelledError"])  # the latter while it was asked
     assert all(source.opened == source.closed for source in sources)
     assert not scope._tasks
 
@@ -379,7 +379,7 @@ async def test_closing_the_scope_ends_the_reading(scope: TaskScope) -> None:
     await scope.aclose()
     with pytest.raises(ClientClosedError):
         await reading
-    assert listing.ended == ["closed"]
+    assert listing.ended in (["closed"], ["CancelledError"])  # the latter while it was asked
 
 
 async def test_nothing_begins_in_a_closed_scope(scope: TaskScope) -> None:

@@ -300,12 +300,18 @@ def test_a_name_that_is_not_the_text_it_says() -> None:
         (zip_of(Member(data=ROWS, packed=b"")), "size or checksum is wrong"),
         (zip_of(Member(data=ROWS, packed=b"\xff" * 40)), r"is damaged \("),
         (zip_of(Member(data=ROWS, packed_size=IN_EXTRA)), "checksum is wrong"),
-        (zip_of(Member(data=ROWS, packed_size=IN_EXTRA, extra=b"\1\0\4\0abcd")), "checksum is wrong"),
-        (zip_of(Member(data=ROWS, packed_size=IN_EXTRA, extra=b"\1\0\xff\0abcd")), "checksum is wrong"),
+        (
+            zip_of(Member(data=ROWS, packed_size=IN_EXTRA, extra=b"\1\0\4\0abcd")),
+            "checksum is wrong",
+        ),
+        (
+            zip_of(Member(data=ROWS, packed_size=IN_EXTRA, extra=b"\1\0\xff\0abcd")),
+            "checksum is wrong",
+        ),
         (zip_of(Member(data=ROWS, method=STORED, packed_size=5, size=5)), "is wrong"),
         (zip_of(A, Member(name="b", packed_size=2**31, method=STORED)), "cut off"),
-        *((zip_of(Member(data=ROWS, crc=1, descriptor=d), B), "checksum is wrong") for d in LAYOUTS),
-        *((zip_of(Member(data=ROWS, size=1, descriptor=d), B), "checksum is wrong") for d in LAYOUTS),
+        *((zip_of(Member(data=ROWS, crc=1, descriptor=d), B), "sum is wrong") for d in LAYOUTS),
+        *((zip_of(Member(data=ROWS, size=1, descriptor=d), B), "sum is wrong") for d in LAYOUTS),
         (zip_of(Member(data=ROWS, packed_size=1, descriptor="4sIII"), B), "checksum is wrong"),
         (zip_of(Member(data=ROWS, crc=1, descriptor="4sIII", method=STORED)), "cut off"),
         # Allowed, made by nobody, and its end is nowhere to be seen.
