@@ -15,9 +15,9 @@ with suppress(ImportError):
     _fast = isal_zlib
 
 #: Bytes that one piece holds at most, however much its input may inflate to.
-PIECE: Final = 256 * 1024
+PIECE: Final = 1024 * 1024
 #: Bytes that are fed at once: what a stream leaves over is copied, at every piece or its end.
-SLICE: Final = 32 * 1024
+SLICE: Final = 256 * 1024
 RAW: Final = -15  # deflate alone, as in ZIP
 GZIP: Final = 31  # with gzip's header, checksum and length, which are checked
 ERRORS: Final[tuple[type[Exception], ...]] = (zlib.error, _fast.error)

@@ -34,13 +34,13 @@ class ArchiveLimits:
         max_ratio: of unpacked to packed bytes, looked at once 1 GB is unpacked. Few fields of
             many users pack well: ``{"country":"US"}`` over and over reaches 500.
         max_members: files in one archive.
-        max_line: bytes of one record. Default: 32 MB.
+        max_line: bytes of one record. Default: 10 MB.
     """
 
     max_bytes: int = field(default=10**12, validator=whole_above_zero)
     max_ratio: float = field(default=200.0, validator=above_zero)
     max_members: int = field(default=100_000, validator=whole_above_zero)
-    max_line: int = field(default=32 * 1024 * 1024, validator=whole_above_zero)
+    max_line: int = field(default=10 * 1024 * 1024, validator=whole_above_zero)
 
 
 _RATIO_FROM: Final = 10**9  # bytes unpacked, below which no ratio is suspicious

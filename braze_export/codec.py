@@ -191,7 +191,8 @@ def _check_object(raw: bytes) -> bytes:
 
 def _check_row(raw: bytes) -> bytes:
     row = raw.strip()
-    row.decode()  # JSON is UTF-8, which msgspec does not look at where it only skips
+    if not row.isascii():
+        row.decode()  # JSON is UTF-8, which msgspec does not look at where it only skips
     try:
         _rows.decode(row)
     except msgspec.DecodeError:

@@ -4,7 +4,7 @@ Waiting for one, and reading what it gives. How they are started is told in ``ex
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -18,11 +18,12 @@ from braze_export.endpoints import Endpoint
 from braze_export.errors import ExportExpiredError, InputError
 from braze_export.export_context import ExportContext
 from braze_export.fetching import Source
-from braze_export.files import check_target, save
+from braze_export.files import as_path, check_target, save
 from braze_export.links import Link, NotReady
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import BadRecord, DownloadStats
 from braze_export.reading import Reading, check_on_error
+from braze_export.validators import check_timeout
 from braze_export.waiting import Callback, ExportState, states
 
 T = TypeVar("T", default=UserProfile)
@@ -91,15 +92,16 @@ class ExportJob:
         store: ObjectStore | None = None,
     ) -> AsyncGenerator[ExportState, None]:
         """Yield the state at each look, until the export is ready. Otherwise as ``wait``."""
-        _check_timeout(timeout)
+        check_timeout(timeout)
         context = self._context
-        look: Callable[[bool], Awaitable[NotReady | None]] = self._look
-        age = self._age
-        if store is not None:
-            bucket = self._bucket(store)
-            look, age = bucket.look, bucket.idle
+        bucket = self._place(store)
         steps = states(
-            look, context.settings.polling, age=age, callback=self._callback, timeout=timeout
+            bucket.look if bucket else self._look,
+            context.settings.polling,
+            age=self._age,
+            idle=bucket.idle if bucket else None,
+            callback=self._callback,
+            timeout=timeout,
         )
 
         async def step() -> ExportState | None:
@@ -160,7 +162,8 @@ class ExportJob:
 
         Args:
             into: as for ``users.export_ids``.
-            store: an obstore store of the workspace's own bucket, for a job without a link.
+            store: an obstore store of the workspace's own bucket. A job with a link needs none,
+                and takes the link.
             on_error: ``"raise"`` the first line that is no profile; ``"yield"`` a ``BadRecord``
                 for it, and for a damaged file, and go on.
             timeout: seconds to wait until the export is ready. See ``wait``.
@@ -223,10 +226,10 @@ class ExportJob:
             InputError: nothing can be written there, or the job has no link.
             ExportNotReadyError, ExportExpiredError, TransportError, APIError: as ``wait``.
         """
-        target = _target(path)
+        target = as_path(path)
         context = self._context
         link = self._link()
-        _check_timeout(timeout)
+        check_timeout(timeout)
         await asyncio.to_thread(check_target, target)  # before all the waiting
         await self.wait(timeout=timeout)
         await context.caller.scope.run(save(link, target, context.caller.retry, self.stats))
@@ -237,16 +240,14 @@ class ExportJob:
     ) -> AsyncGenerator[Any, None]:
         reading = Reading(
             decode=decoder_for(into, self._endpoint, checked=False),
+            in_thread=into is bytes,
             endpoint=self._endpoint,
             keep_going=check_on_error(on_error),
             settings=self._context.settings,
             retry=self._context.caller.retry,
         )
-        _check_timeout(timeout)
-        if store is None:
-            self._link()
-        else:
-            self._bucket(store)
+        check_timeout(timeout)
+        self._place(store)
         sources = self._sources(store, timeout)
         return reading.records(sources, self.stats, self._context.caller.scope)
 
@@ -256,10 +257,11 @@ class ExportJob:
         timeout: float | None,  # noqa: ASYNC109 - see ``wait``
     ) -> AsyncGenerator[Source, None]:
         await self.wait(timeout=timeout, store=store)
-        if store is None:
+        bucket = self._place(store)
+        if bucket is None:
             yield self._link()
             return
-        for found in self._bucket(store).objects:
+        async for found in bucket.sources():
             yield found
 
     async def _look(self, _called: bool = False) -> NotReady | None:
@@ -268,13 +270,19 @@ class ExportJob:
     def _link(self) -> Link:
         if self.url is None:
             raise InputError(
-                "this export has no link: the workspace writes to its own storage. Pass store=, "
-                "an obstore store of the bucket"
+                "this export has no link: the workspace writes to its own storage. Read it with "
+                "profiles(store=...) or raw(store=...), with an obstore store of the bucket"
             )
         return self._context.link(self.url)
 
-    def _bucket(self, store: ObjectStore) -> Bucket:
-        """Return the export's place in a store: the same each time, for it knows what it saw."""
+    def _place(self, store: ObjectStore | None) -> Bucket | None:
+        """Return the export's place in a store, ``None`` if there is a link: that is enough.
+
+        The same each time, for it knows what it saw.
+        """
+        if store is None or self.url is not None:
+            self._link()
+            return None
         for bucket in self._buckets:
             if bucket.store is store:
                 return bucket
@@ -287,14 +295,3 @@ class ExportJob:
 
     def _forget(self) -> None:
         self._context.running.discard(lambda job: job is self)
-
-
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
-        raise InputError("timeout must be a number of seconds, 0 or more, or None")
-
-
-def _target(path: str | Path) -> Path:
-    if not isinstance(path, str | Path):
-        raise InputError(f"path must be a str or a Path, not of type {type(path).__name__}")
-    return Path(path)

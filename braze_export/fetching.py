@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from attrs import field, frozen
 
 from braze_export.endpoints import EXPORT_SEGMENT, Endpoint
-from braze_export.errors import BrazeError, ConnectionLostError
+from braze_export.errors import APIError, BrazeError, ConnectionLostError, TransportError
 from braze_export.models.results import DownloadStats
 from braze_export.retry import RetryPolicy
 from braze_export.wire import BROKEN
@@ -120,6 +120,8 @@ async def fetch(
             failures = 1 if at > before else failures + 1
             delay = retry.delay(error, EXPORT_LINK, failures=failures, elapsed=0.0)
             if delay is None or isinstance(error, ObjectChangedError):
+                if isinstance(error, TransportError | APIError):
+                    error.attempts = failures
                 raise
             _log.info(
                 "download: %s at byte %d, next try in %.1f s", type(error).__name__, at, delay

@@ -212,7 +212,8 @@ class IdsExport(Generic[T, F]):
                         outcome.failed.append(FailedBatch(identity(view), error))
                         continue
                     yield record
-                    await turn.over()
+                    if turn.over:
+                        await turn.give_way()
                 for failure in outcome.failed:
                     self._note_failure(failure)
                     if plan.keep_going:

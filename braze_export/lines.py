@@ -12,6 +12,8 @@ from typing import Final
 from attrs import frozen
 
 _BOM: Final = b"\xef\xbb\xbf"
+_MANY: Final = 5_000  # lines in a piece, for which it is split bit by bit:
+_SMALL: Final = 64 * 1024  # so many bytes at once, or other threads would have to wait
 _SHOWN: Final = 10_000  # bytes kept of a line that is too long
 
 
@@ -82,6 +84,14 @@ class LineSplitter:
         """
         if self._offset == self._length == 0 and piece.startswith(_BOM):
             self._offset, piece = len(_BOM), piece.removeprefix(_BOM)
+        if piece.count(b"\n") < _MANY:
+            yield from self._split(piece)
+            return
+        for at in range(0, len(piece), _SMALL):
+            part = piece[at : at + _SMALL]
+            yield from self._split(part if self._length else self._without_blanks(part))
+
+    def _split(self, piece: bytes) -> Iterator[Block]:
         *ended, rest = piece.split(b"\n")
         if ended:
             self._begin(ended[0])
@@ -96,6 +106,15 @@ class LineSplitter:
         """Yield the last line, where no line feed ended it."""
         if self._length:
             yield from self.feed(b"\n")
+
+    def _without_blanks(self, piece: bytes) -> bytes:
+        """Pass over lines if nothing is in any of them; return what is left."""
+        if not piece.isspace():
+            return piece
+        end = piece.rfind(b"\n") + 1
+        self._line += piece.count(b"\n")
+        self._offset += end
+        return piece[end:]
 
     def _begin(self, part: bytes) -> None:
         self._length += len(part)

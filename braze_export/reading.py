@@ -1,6 +1,6 @@
 """Lines to records: the end of every way on which an export's archive is read."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -29,6 +29,8 @@ class Reading:
         decode: makes a record of a line.
         endpoint: for the errors.
         keep_going: yield what cannot be read instead of raising it.
+        in_thread: decode beside the unpacking, for that takes little time; else in the loop, in
+            short turns.
         settings: of fetching and unpacking.
         retry: says how often a lost connection is taken up again.
     """
@@ -36,6 +38,7 @@ class Reading:
     decode: Callable[[bytes], Any]
     endpoint: Endpoint
     keep_going: bool
+    in_thread: bool
     settings: ExportSettings
     retry: RetryPolicy
 
@@ -50,33 +53,34 @@ class Reading:
         turn = Turn()
         own = TaskScope("reading of the export", scope)
         try:
-            async with aclosing(self._batches(sources, stats, own)) as batches:
+            async with aclosing(
+                unpack_all(sources, self.settings, self.retry, stats, own, finish=self._finish)
+            ) as batches:
                 async for batch in batches:
-                    for item in [batch] if isinstance(batch, Broken) else batch:
-                        for record in self._of(item):
-                            if record is None:
-                                await turn.over()
+                    blocks = [[self._broken(batch)]] if isinstance(batch, Broken) else batch
+                    for records in blocks:
+                        for record in records:
+                            if turn.over:
+                                await turn.give_way()
+                            if type(record) is BadRecord:
+                                stats.bad_records += 1
+                                if not self.keep_going:
+                                    raise record.error
+                            elif record is None:
                                 continue
-                            bad = isinstance(record, BadRecord)
-                            stats.bad_records += bad
-                            stats.users += not bad
-                            if bad and not self.keep_going:
-                                raise record.error
+                            else:
+                                stats.users += 1
                             yield record
-                            await turn.over()
         finally:
             await own.aclose()
 
-    def _batches(
-        self, sources: AsyncGenerator[Source, None], stats: DownloadStats, scope: TaskScope
-    ) -> AsyncGenerator[list[Block] | Broken, None]:
-        return unpack_all(sources, self.settings, self.retry, stats, scope)
+    def _finish(self, block: Block) -> Iterable[Any]:
+        records = self._of(block)
+        return list(records) if self.in_thread else records
 
-    def _of(self, item: Block | Broken) -> Iterator[Any]:
+    def _of(self, item: Block) -> Iterator[Any]:
         """Yield records, and ``None`` for lines without one: there may be very many of them."""
-        if isinstance(item, Broken):
-            yield self._broken(item)
-        elif item.too_long is not None:
+        if item.too_long is not None:
             longest = self.settings.archive_limits.max_line
             error = decode_error(
                 f"the line has {item.too_long:,} bytes, more than the {longest:,} of max_line in "
@@ -105,6 +109,7 @@ class Reading:
 
 
 def _bad(error: DecodeError, place: Place) -> BadRecord:
+    error.endpoint, error.status = "", 0  # no request went wrong
     error.file, error.line, error.offset = place.file, place.line, place.offset
     return BadRecord(place.file, place.line, place.offset, error.raw, _bare(error))
 

@@ -74,8 +74,10 @@ class Spool:
         Raises:
             Exception: the error that ended it.
         """
-        ended = self.ended  # asked first: what came before the end is there by now
-        data = self._from_memory() or self._overflow.read()
+        # Both asked first: what came before the end is there by now, and as long as something
+        # is in the file, all that is in memory is older.
+        ended, spilled = self.ended, self._overflow.unread
+        data = self._from_memory() or (self._overflow.read() if spilled else b"")
         if data:
             with suppress(RuntimeError):  # the loop has been closed meanwhile
                 self._loop.call_soon_threadsafe(self._room.set)

@@ -4,6 +4,7 @@ The stores are obstore's (``pip install "braze-export[storage]"``), or whatever 
 methods of ``ObjectStore``.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -160,25 +161,19 @@ def read_archive(
         ArchiveError: there is no archive, or one that is damaged, cut off or hostile.
         DecodeError: a line is no profile; ``file``, ``line`` and ``offset`` tell which.
     """
+
+    async def source() -> AsyncGenerator[Source, None]:
+        yield LocalFile(Path(path))
+
     settings = ExportSettings(archive_limits=limits or ArchiveLimits(), concurrency=1)
     reading = _reading(into, on_error, settings)
-    return _of_file(LocalFile(Path(path)), reading, stats or DownloadStats())
-
-
-async def _of_file(
-    file: LocalFile, reading: Reading, stats: DownloadStats
-) -> AsyncGenerator[Any, None]:
-    async def source() -> AsyncGenerator[Source, None]:
-        yield file
-
-    async with aclosing(reading.records(source(), stats, TaskScope("reading"))) as records:
-        async for record in records:
-            yield record
+    return reading.records(source(), stats or DownloadStats(), TaskScope("reading"))
 
 
 def _reading(into: type, on_error: str, settings: ExportSettings) -> Reading:
     return Reading(
         decode=decoder_for(into, EXPORT_SEGMENT, checked=False),
+        in_thread=into is bytes,
         endpoint=EXPORT_SEGMENT,
         keep_going=check_on_error(on_error),
         settings=settings,
@@ -203,8 +198,16 @@ async def _records(
     settings = reading.settings
     bucket = Bucket(store, segment_id, prefix, folder, settings.quiet_period)
     scope = TaskScope("reading")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     try:
-        waiting = states(bucket.look, settings.polling, age=bucket.idle, timeout=timeout)
+        waiting = states(
+            bucket.look,
+            settings.polling,
+            age=lambda: loop.time() - began,
+            idle=bucket.idle,
+            timeout=timeout,
+        )
         async with aclosing(waiting):
             async for _ in waiting:
                 pass

@@ -13,8 +13,12 @@ class Turn:
         self._clock = asyncio.get_running_loop().time
         self._since = self._clock()
 
-    async def over(self) -> None:
-        """Give way if the turn has lasted long enough."""
-        if self._clock() - self._since > _TURN:
-            await asyncio.sleep(0)
-            self._since = self._clock()
+    @property
+    def over(self) -> bool:
+        """Whether the turn has lasted long enough."""
+        return self._clock() - self._since > _TURN
+
+    async def give_way(self) -> None:
+        """Let the others run, and begin another turn."""
+        await asyncio.sleep(0)
+        self._since = self._clock()

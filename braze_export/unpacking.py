@@ -8,9 +8,9 @@ are taken.
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, suppress
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from attrs import frozen
 
@@ -24,8 +24,11 @@ from braze_export.settings import ExportSettings
 from braze_export.spool import Spool
 from braze_export.tasks import TaskScope, cancel
 
+B = TypeVar("B")
+
 _BATCH: Final = 1024 * 1024  # bytes of lines that are handed over at once
-_AHEAD: Final = 8 * 1024 * 1024  # bytes of lines that may wait
+_AHEAD: Final = 4 * 1024 * 1024  # bytes of lines that may wait
+_LINE: Final = 64  # bytes that a line takes beside its own
 
 
 @frozen
@@ -42,7 +45,9 @@ async def unpack_all(
     retry: RetryPolicy,
     stats: DownloadStats,
     scope: TaskScope,
-) -> AsyncGenerator[list[Block] | Broken, None]:
+    *,
+    finish: Callable[[Block], B],
+) -> AsyncGenerator[list[B] | Broken, None]:
     """Yield the blocks of all objects: those of one in order, those of several as they come.
 
     Args:
@@ -51,11 +56,12 @@ async def unpack_all(
         retry: says how often a lost connection is taken up again.
         stats: is told how far it is.
         scope: runs the tasks.
+        finish: makes of each block what is yielded. In a thread.
 
     Raises:
         BrazeError: whatever ``sources`` raised, once all that came was yielded.
     """
-    crew = _Crew(sources, settings, retry, stats, scope)
+    crew = _Crew(sources, settings, retry, stats, scope, finish=finish)
     try:
         while (item := await crew.next()) is not None:
             yield item
@@ -63,7 +69,7 @@ async def unpack_all(
         await crew.dismiss()
 
 
-class _Crew:
+class _Crew(Generic[B]):
     """The tasks of one reading."""
 
     def __init__(
@@ -73,6 +79,8 @@ class _Crew:
         retry: RetryPolicy,
         stats: DownloadStats,
         scope: TaskScope,
+        *,
+        finish: Callable[[Block], B],
     ) -> None:
         self._sources = sources
         self._settings = settings
@@ -80,13 +88,14 @@ class _Crew:
         self._stats = stats
         self._scope = scope
         self._reading = asyncio.Lock()  # of the next source
-        self._out = _Output()
+        self._finish = finish
+        self._out = _Output[B]()
         self._counted: dict[Unpacker, int] = {}  # those at work, and what of theirs was counted
         self._workers = [scope.spawn(self._work()) for _ in range(settings.concurrency)]
         for worker in self._workers:
             worker.add_done_callback(lambda _: self._out.more.set())
 
-    async def next(self) -> list[Block] | Broken | None:
+    async def next(self) -> list[B] | Broken | None:
         """Return what comes next, ``None`` at the end."""
         while (item := self._out.take()) is None:
             if all(worker.done() for worker in self._workers):
@@ -128,7 +137,7 @@ class _Crew:
         fetching = self._scope.spawn(self._fetch(source, spool))
         unpacker = Unpacker(source.name, self._settings.archive_limits)
         self._counted[unpacker] = 0
-        work = _Work(spool, unpacker, self._out)
+        work = _Work(spool, unpacker, self._finish, self._out)
         try:
             while not work.done:
                 await spool.wait()
@@ -161,7 +170,7 @@ class _Crew:
             spool.end(error)
 
 
-class _Output:
+class _Output(Generic[B]):
     """What was unpacked and not yet taken: threads add, the loop takes.
 
     Attributes:
@@ -170,7 +179,7 @@ class _Output:
 
     def __init__(self) -> None:
         self.more = asyncio.Event()
-        self._items: deque[tuple[list[Block] | Broken, int]] = deque()
+        self._items: deque[tuple[list[B] | Broken, int]] = deque()
         self._size = 0
         self._turn = threading.Lock()
         self._loop = asyncio.get_running_loop()
@@ -181,7 +190,7 @@ class _Output:
         """Whether enough waits to be taken."""
         return self._size >= _AHEAD
 
-    def add(self, item: list[Block] | Broken, size: int = 0) -> None:
+    def add(self, item: list[B] | Broken, size: int = 0) -> None:
         """Add an item. From any thread."""
         with self._turn:
             self._items.append((item, size))
@@ -189,7 +198,7 @@ class _Output:
         with suppress(RuntimeError):  # the loop has been closed meanwhile
             self._loop.call_soon_threadsafe(self.more.set)
 
-    def take(self) -> list[Block] | Broken | None:
+    def take(self) -> list[B] | Broken | None:
         """Return the oldest item, if any."""
         with self._turn:
             if not self._items:
@@ -206,7 +215,7 @@ class _Output:
             await self._emptied.wait()
 
 
-class _Work:
+class _Work(Generic[B]):
     """The unpacking of one object, in a thread.
 
     It goes on as long as bytes are there and lines are taken, without asking the loop: that may
@@ -216,10 +225,13 @@ class _Work:
         done: whether the object has come to its end.
     """
 
-    def __init__(self, spool: Spool, unpacker: Unpacker, out: _Output) -> None:
+    def __init__(
+        self, spool: Spool, unpacker: Unpacker, finish: Callable[[Block], B], out: _Output[B]
+    ) -> None:
         self.done = False
         self._spool = spool
         self._unpacker = unpacker
+        self._finish = finish
         self._out = out
         self._blocks: Iterator[Block] | None = None
         self._closing = False
@@ -256,12 +268,12 @@ class _Work:
 
     def _add_some(self, blocks: Iterator[Block]) -> bool:
         """Add a handful of blocks; say whether these were the last."""
-        taken: list[Block] = []
+        taken: list[B] = []
         size = 0
         try:
             for block in blocks:
-                taken.append(block)
-                size += sum(map(len, block.lines)) + len(block.lines)  # lines may be empty
+                taken.append(self._finish(block))
+                size += sum(map(len, block.lines)) + _LINE * len(block.lines)
                 if size >= _BATCH:
                     return False
         finally:

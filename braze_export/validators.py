@@ -27,3 +27,13 @@ def whole_above_zero(_: object, attribute: "Attribute[Any]", value: object) -> N
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Accept seconds, from 0 on, or ``None``.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
+        raise InputError("timeout must be a number of seconds, 0 or more, or None")

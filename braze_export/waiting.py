@@ -17,6 +17,7 @@ from braze_export.settings import Polling
 from braze_export.tasks import cancel
 
 _MOST_FAILURES: Final = 10  # in a row, of looking
+_LOOK: Final = 5.0  # seconds that a look gets in any case
 _HAIR: Final = 0.001  # seconds: a timer may go off that little too early
 _log = logging.getLogger("braze_export")
 
@@ -61,6 +62,7 @@ async def states(
     polling: Polling,
     *,
     age: Callable[[], float],
+    idle: Callable[[], float] | None = None,
     callback: Callback | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 - it is told apart from the link's life
 ) -> AsyncGenerator[ExportState, None]:
@@ -72,8 +74,9 @@ async def states(
         look: says whether the export is ready; is told whether the callback said so.
         polling: how often.
         age: seconds since the export was started.
+        idle: seconds since it last gave a sign of life, where that can be told; else ``age``.
         callback: where Braze says that it is ready.
-        timeout: seconds from now on; a look that is under way by then is still waited for.
+        timeout: seconds from now on; a look that is under way by then gets five more at most.
 
     Raises:
         ExportNotReadyError: the timeout is over. The export may yet become ready.
@@ -89,7 +92,8 @@ async def states(
             looks, pauses = looks + 1, pauses + 1
             code, asked = None, 0.0
             try:
-                found = await look(call.came)
+                async with asyncio.timeout(_left(end)):
+                    found = await look(call.came)
             except (TransportError, ServerError) as error:
                 failures += 1
                 if failures == _MOST_FAILURES:
@@ -97,6 +101,8 @@ async def states(
                     raise
                 asked = getattr(error, "retry_after", None) or 0.0
                 _log.info("waiting for an export: %s", type(error).__name__)
+            except TimeoutError:
+                raise _too_late(timeout or 0.0) from None
             else:
                 failures = 0
                 if found is None:
@@ -105,7 +111,7 @@ async def states(
                 code = found.code
                 if call.said_failed:
                     raise expired("Braze says that the export failed", found.status, code)
-                if age() > polling.lifetime:
+                if (idle or age)() > polling.lifetime:
                     raise expired("the export did not become ready", found.status, code)
             pause = max(polling.pause(pauses), min(asked, polling.cap))
             if timeout is not None and end is not None and loop.time() + pause > end:
@@ -152,6 +158,11 @@ class _Call:
 
 async def _answer(callback: Callback) -> object:
     return getattr(await callback.wait(), "success", True)
+
+
+def _left(end: float | None) -> float | None:
+    """Return the seconds that a look may take."""
+    return None if end is None else max(_LOOK, end - asyncio.get_running_loop().time())
 
 
 def _too_late(timeout: float) -> ExportNotReadyError:

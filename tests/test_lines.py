@@ -138,3 +138,16 @@ def test_all_lines_may_be_asked_for_their_places() -> None:
     (block,) = LineSplitter("a.json", 100).feed(b"x\n" * 100_000)
     places = [block.place(index) for index in range(len(block.lines))]
     assert places[-1] == Place("a.json", 100_000, 199_998)
+
+
+def test_very_many_lines_come_in_small_blocks() -> None:
+    piece = b"{}\n" * 100_000 + b"\n" * 400_000 + b" \n[]\n{"
+    splitter = LineSplitter("f", 100)
+    found = [*splitter.feed(piece), *splitter.feed(b"}"), *splitter.close()]
+    assert max(len(block.lines) for block in found) <= 64 * 1024
+    lines = [(b.place(i), line) for b in found for i, line in enumerate(b.lines) if line.strip()]
+    assert [line for _, line in lines] == [b"{}"] * 100_000 + [b"[]", b"{}"]
+    assert [str(place) for place, _ in lines[-2:]] == [
+        "f, line 500,002 (byte 700,002)",
+        "f, line 500,003 (byte 700,005)",
+    ]

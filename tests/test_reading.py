@@ -67,6 +67,7 @@ def reading_of(into: type = dict, *, keep_going: bool = True, **options: Any) ->
         decode=decoder_for(into, EXPORT_SEGMENT, checked=False),
         endpoint=EXPORT_SEGMENT,
         keep_going=keep_going,
+        in_thread=into is bytes,
         settings=ExportSettings(**options),
         retry=ONCE,
     )
@@ -334,11 +335,12 @@ async def test_a_turn_lasts_a_moment() -> None:
     asyncio.get_running_loop().call_soon(others.append, "ran")
     turn = Turn()
     turn._since += 1
-    await turn.over()
-    assert others == []
+    assert not turn.over
     turn._since -= 2
-    await turn.over()
+    assert turn.over
+    await turn.give_way()
     assert others == ["ran"]
+    assert not turn.over
 
 
 # --- ends

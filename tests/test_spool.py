@@ -434,3 +434,25 @@ async def test_the_loop_goes_on_while_a_disk_is_slow(slow: Events) -> None:
     go_on.set()
     await putting
     await spool.aclose()
+
+
+async def test_what_comes_while_it_is_looked_for_keeps_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(1, tmp_path)
+    loop, looked = asyncio.get_running_loop(), spool._from_memory
+
+    async def put() -> None:
+        await spool.put(b"first")  # into memory
+        await spool.put(b"second")  # which is full by now
+        spool.end()
+
+    def look() -> bytes:
+        found = looked()
+        if not spool.ended:
+            asyncio.run_coroutine_threadsafe(put(), loop).result(5)
+        return found
+
+    monkeypatch.setattr(spool, "_from_memory", look)
+    assert await drained(spool) == b"firstsecond"
+    await spool.aclose()

@@ -58,7 +58,8 @@ def unpacking_of(
 ) -> AsyncGenerator[list[Block] | Broken, None]:
     retry = options.pop("retry", ONCE)
     settings = ExportSettings(**options)
-    return unpack_all(listing(), settings, retry, stats or DownloadStats(), scope)
+    stats = stats or DownloadStats()
+    return unpack_all(listing(), settings, retry, stats, scope, finish=lambda block: block)
 
 
 async def collected(

@@ -39,7 +39,7 @@ def _console(*, stderr: bool) -> Console:
 def is_live(*, stderr: bool) -> bool:
     """Say whether someone looks at a stream: it is a terminal, and one that can redraw."""
     stream = sys.stderr if stderr else sys.stdout
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 @frozen

@@ -178,8 +178,8 @@ class Users:
             callback_url: gets a POST when the export is ready; from a ``CallbackReceiver``
                 (``braze_export.callbacks``) it shortens the waiting as well.
             output_format: of the files in your own cloud storage; Braze's default is ``zip``.
-            if_running: ``"raise"`` if the segment is being exported already, or 100 exports are
-                running; ``"wait"`` until Braze accepts it, for up to four hours.
+            if_running: ``"raise"`` if the segment is being exported already, or 100 exports of
+                this client are running; ``"wait"`` until Braze accepts it, for up to four hours.
 
         Raises:
             InputError: an argument that cannot be sent.

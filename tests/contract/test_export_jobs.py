@@ -580,7 +580,7 @@ async def test_a_prefix_needs_a_store(connect: Connect, tmp_path: Path) -> None:
         resumed = braze.users.resume_export(started.object_prefix, segment_id="s")
         assert (resumed.object_prefix, resumed.segment_id) == (started.object_prefix, "s")
         for job in (started, resumed):
-            with pytest.raises(InputError, match=r"no link: .* Pass store="):
+            with pytest.raises(InputError, match=r"no link: .* with profiles\(store="):
                 job.profiles()
             with pytest.raises(InputError, match="no link"):
                 job.raw()
@@ -596,7 +596,7 @@ def test_a_store_is_known_again() -> None:
     """What a store had when it was looked at is kept for this store alone."""
     job = BrazeClient("key", "US-01").users.resume_export("11-22-1700000000")
     one, other = object(), object()
-    kept = [job._bucket(store) for store in (one, other, one, other)]  # type: ignore[arg-type]
+    kept = [job._place(store) for store in (one, other, one, other)]  # type: ignore[arg-type]
     assert kept[:2] == kept[2:]
     assert kept[0] is not kept[1]
 

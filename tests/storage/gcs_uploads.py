@@ -11,7 +11,7 @@ import sys
 from itertools import count
 from urllib.parse import unquote
 
-from aiohttp import ClientResponse, ClientSession, web
+from aiohttp import ClientResponse, ClientSession, TCPConnector, web
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -106,7 +106,9 @@ def _xml(root: str, name: str, value: str) -> web.Response:
 
 
 async def main(emulator: str) -> None:
-    async with ClientSession(auto_decompress=False) as session:
+    # A connection that was kept may be closed just as it is used again.
+    connector = TCPConnector(force_close=True)
+    async with ClientSession(connector=connector, auto_decompress=False) as session:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{path:.*}", Uploads(emulator, session).handle)
         runner = web.AppRunner(app)
