@@ -121,7 +121,7 @@ async def test_a_line_that_is_no_record(what: str, into: type, scope: TaskScope)
     error = record.error
     assert isinstance(error, DecodeError)
     assert (error.file, error.line, error.offset, error.raw) == ("a.zip", 2, offset, bad)
-    assert str(error).startswith(f"a.zip, line 2 (byte {offset:,}): POST /users/export/segment: ")
+    assert str(error).startswith(f"a.zip, line 2 (byte {offset:,}): a user cannot be read as ")
     for text in (str(error), repr(error), repr(record), "".join(traceback.format_exception(error))):
         assert "lovelace" not in text
     assert (got.stats.users, got.stats.bad_records) == (2, 1)
@@ -335,12 +335,11 @@ async def test_a_turn_lasts_a_moment() -> None:
     asyncio.get_running_loop().call_soon(others.append, "ran")
     turn = Turn()
     turn._since += 1
-    assert not turn.over
+    assert (turn.over, others) == (False, [])
     turn._since -= 2
-    assert turn.over
+    assert (turn.over, others) == (True, [])
     await turn.give_way()
     assert others == ["ran"]
-    assert not turn.over
 
 
 # --- ends

@@ -454,5 +454,6 @@ async def test_what_comes_while_it_is_looked_for_keeps_its_order(
         return found
 
     monkeypatch.setattr(spool, "_from_memory", look)
-    assert await drained(spool) == b"firstsecond"
+    early = await asyncio.to_thread(spool.take)
+    assert early + await drained(spool) == b"firstsecond"
     await spool.aclose()

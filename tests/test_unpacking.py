@@ -161,8 +161,8 @@ async def test_a_slow_reader_stops_the_unpacking_but_not_the_fetching(
 
 
 async def test_handfuls_are_small_whatever_an_archive_holds(scope: TaskScope) -> None:
-    """A megabyte of line feeds packs to a kilobyte: lines of no length must count as well."""
-    packed = gzip.compress(b"\n" * 8 * MB, 9)
+    """A megabyte of short lines packs to a kilobyte: each must count for more than its bytes."""
+    packed = gzip.compress(b"x\n" * 8 * MB, 9)
     listing = Listing([Made("bomb", packed, piece=MB)])
     batches = unpacking_of(listing, scope, concurrency=1)
     most = total = 0

@@ -166,15 +166,15 @@ def test_a_hair_before_the_end_is_the_end(monkeypatch: pytest.MonkeyPatch) -> No
     run(main)
 
 
-def test_a_look_under_way_is_waited_for() -> None:
+def test_a_look_under_way_gets_five_seconds_more() -> None:
     async def main() -> None:
-        export = Export(ready=12, takes=20)
-        assert [state.phase for state in await export.wait(timeout=10)] == ["ready"]
-        assert export.age() == pytest.approx(20, abs=1e-3)
-        slow = Export(takes=20)
-        with pytest.raises(ExportNotReadyError):
-            await slow.wait(timeout=10)
-        assert slow.age() == pytest.approx(20, abs=1e-3)
+        quick = Export(ready=0, takes=4)
+        assert [state.phase for state in await quick.wait(timeout=0)] == ["ready"]
+        for timeout, ends in ((0, 5), (3, 5), (10, 10)):
+            slow = Export(takes=20)
+            with pytest.raises(ExportNotReadyError):
+                await slow.wait(timeout=timeout)
+            assert slow.age() == pytest.approx(ends, abs=1e-3)
 
     run(main)
 

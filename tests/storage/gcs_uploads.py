@@ -8,10 +8,11 @@ on as it is, and makes one JSON upload of a plain or a multipart XML upload.
 import asyncio
 import json
 import sys
+from io import BytesIO
 from itertools import count
 from urllib.parse import unquote
 
-from aiohttp import ClientResponse, ClientSession, TCPConnector, web
+from aiohttp import ClientError, ClientResponse, ClientSession, TCPConnector, web
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -37,6 +38,12 @@ class Uploads:
         self._parts: dict[str, dict[int, bytes]] = {}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._handled(request)
+        except ClientError as error:  # which the client may try again
+            return web.Response(status=503, text=repr(error))
+
+    async def _handled(self, request: web.Request) -> web.StreamResponse:
         if "uploads" in request.query or "uploadId" in request.query:
             return await self._put_parts(request, request.query.get("uploadId", ""))
         if request.method != "PUT":
@@ -71,7 +78,7 @@ class Uploads:
         )
         async with self._session.post(
             URL(f"{self._emulator}/upload/storage/v1/b/{bucket}/o").with_query(query),
-            data=head.encode() + content + f"\r\n--{BOUNDARY}--\r\n".encode(),
+            data=BytesIO(head.encode() + content + f"\r\n--{BOUNDARY}--\r\n".encode()),
             headers={"Content-Type": f"multipart/related; boundary={BOUNDARY}"},
         ) as answer:
             if answer.status != 200:
