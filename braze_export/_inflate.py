@@ -8,11 +8,23 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
 
+
+def _is_sound(version: str) -> bool:
+    """Say whether a version of isal is one from 1.9 on: those before lose bytes.
+
+    Another package may have brought it.
+    """
+    numbers = version.split(".")[:2]
+    return all(map(str.isdecimal, numbers)) and tuple(map(int, numbers)) >= (1, 9)
+
+
 _fast: Any = zlib
 with suppress(ImportError):
+    import isal
     from isal import isal_zlib
 
-    _fast = isal_zlib
+    if _is_sound(isal.__version__):
+        _fast = isal_zlib
 
 #: Bytes that one piece holds at most, however much its input may inflate to.
 PIECE: Final = 1024 * 1024

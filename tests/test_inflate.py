@@ -173,3 +173,12 @@ def test_a_bomb_comes_out_piece_by_piece() -> None:
         assert tracemalloc.get_traced_memory()[1] < 4 * (len(whole) + PIECE)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("version", "sound"),
+    [("1.7.0", False), ("1.8.0", False), ("1.9.0", True), ("1.10.2", True), ("2.0.0", True),
+     ("1.9", True), ("dev", False), ("", False)],
+)  # fmt: skip
+def test_only_sound_versions_of_isal_are_used(version: str, sound: bool) -> None:
+    assert _inflate._is_sound(version) is sound

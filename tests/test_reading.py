@@ -100,7 +100,10 @@ BAD_LINES = {
     "bad UTF-8": b'{"email": "ada.lovelace@example.com\xff"}',
     "an overlong form": b'{"email": "ada.lovelace@example.com\xc0\xaf"}',
     "UTF-16": '{"email": "ada"}'.encode("utf-16-le"),
-    "too deep": b'{"email": "ada.lovelace@example.com", "a": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "too deep": b'{"email": "ada.lovelace@example.com", "a": '
+    + b"[" * 100_000
+    + b"]" * 100_000
+    + b"}",
     "CSV": b"user_id,ada.lovelace@example.com",
 }
 
