@@ -4,6 +4,7 @@ What kind it is, its content tells, not its name: ZIP, GZIP, or lines as they ar
 an archive may be an archive again, as Braze once documented; one within that may not.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Final
 
@@ -17,7 +18,6 @@ from braze_export.validators import above_zero, whole_above_zero
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _MAGIC_SIZE: Final = 4
-_BOM: Final = b"\xef\xbb\xbf"
 _JSON_BEGINS: Final = (b"{", b" ", b"\t", b"\r", b"\n", b"[", b'"')
 _MEMBERS_DEEP: Final = 2
 _NAME_LIMIT: Final = 100  # characters of a name that are worth showing
@@ -151,7 +151,7 @@ class _File:
             return _Zip(self._name, self._load, self._depth)
         if first.startswith(_GZIP_MAGIC):
             return _Gzip(self._name, self._load, self._depth)
-        text = first.removeprefix(_BOM)
+        text = first.removeprefix(BOM_UTF8)
         if self._depth == 0 and text and not text.startswith(_JSON_BEGINS):
             raise ArchiveError(_what_it_is(text))
         return LineSplitter(self._name, self._load.limits.max_line)

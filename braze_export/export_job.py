@@ -22,8 +22,8 @@ from braze_export.files import as_path, check_target, save
 from braze_export.links import Link, NotReady
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import BadRecord, DownloadStats
-from braze_export.reading import Reading, check_on_error
-from braze_export.validators import check_timeout
+from braze_export.reading import Reading
+from braze_export.validators import check_on_error, check_timeout
 from braze_export.waiting import Callback, ExportState, states
 
 T = TypeVar("T", default=UserProfile)

@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 
 from braze_export.buckets import started_at
 from braze_export.endpoints import EXPORT_SEGMENT, Endpoint
-from braze_export.errors import InputError
 from braze_export.export_context import ExportContext
 from braze_export.export_job import ExportJob
-from braze_export.identifiers import check_name
+from braze_export.identifiers import check_name, check_prefix
 from braze_export.starting import IfRunning, read_started, start_when_free
 from braze_export.waiting import Callback
 
@@ -68,8 +67,8 @@ def resume_export(context: ExportContext, link_or_prefix: str, segment_id: str |
     if segment_id is not None:
         check_name(segment_id, "segment_id")
     url = context.link(text).url if "://" in text else None
-    if url is None and "/" in text:
-        raise InputError("an object prefix is a name without slashes: <uuid>-<unix seconds>")
+    if url is None:
+        check_prefix(text)
     clock = context.caller.wall_clock
     began = started_at(urlsplit(url).path if url else text)
     since = clock() if began is None else began

@@ -131,3 +131,13 @@ def describe(value: object) -> str:
             else "a string that is not valid Unicode"
         )
     return "None" if value is None else f"of type {type(value).__name__}"
+
+
+def check_prefix(object_prefix: str) -> None:
+    """Accept what can be the name of an export's folder.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if "/" in object_prefix:
+        raise InputError("an object prefix is a name without slashes: <uuid>-<unix seconds>")

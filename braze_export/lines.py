@@ -4,6 +4,7 @@ Lines end with ``b"\n"`` and nothing else: ``str.splitlines`` would also break r
 and others that JSON strings may hold.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate
@@ -11,7 +12,6 @@ from typing import Final
 
 from attrs import frozen
 
-_BOM: Final = b"\xef\xbb\xbf"
 _MANY: Final = 5_000  # lines in a piece, for which it is split bit by bit:
 _SMALL: Final = 64 * 1024  # so many bytes at once, or other threads would have to wait
 _SHOWN: Final = 10_000  # bytes kept of a line that is too long
@@ -82,8 +82,8 @@ class LineSplitter:
 
         A byte order mark is left out if the first piece holds the whole of it.
         """
-        if self._offset == self._length == 0 and piece.startswith(_BOM):
-            self._offset, piece = len(_BOM), piece.removeprefix(_BOM)
+        if self._offset == self._length == 0 and piece.startswith(BOM_UTF8):
+            self._offset, piece = len(BOM_UTF8), piece.removeprefix(BOM_UTF8)
         if piece.count(b"\n") < _MANY:
             yield from self._split(piece)
             return

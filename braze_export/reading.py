@@ -8,7 +8,7 @@ from attrs import frozen
 
 from braze_export.answers import decode_error
 from braze_export.endpoints import Endpoint
-from braze_export.errors import ArchiveError, DecodeError, InputError
+from braze_export.errors import ArchiveError, DecodeError
 from braze_export.fetching import Source
 from braze_export.lines import Block, Place
 from braze_export.models.results import BadRecord, DownloadStats
@@ -118,14 +118,3 @@ def _bare(error: E) -> E:
     """Return an error without its frames: they hold a megabyte of lines, and it may be kept."""
     error.__traceback__ = error.__context__ = None
     return error
-
-
-def check_on_error(on_error: str) -> bool:
-    """Return whether to keep going.
-
-    Raises:
-        InputError: neither ``"raise"`` nor ``"yield"``.
-    """
-    if on_error not in ("raise", "yield"):
-        raise InputError(f'on_error must be "raise" or "yield", not {on_error!r}')
-    return on_error == "yield"

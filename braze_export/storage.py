@@ -16,16 +16,17 @@ from braze_export.archive import ArchiveLimits
 from braze_export.buckets import Bucket, ObjectStore, newest
 from braze_export.codec import decoder_for
 from braze_export.endpoints import EXPORT_SEGMENT
-from braze_export.errors import InputError, NotFoundError
+from braze_export.errors import NotFoundError
 from braze_export.fetching import Source
 from braze_export.files import LocalFile
-from braze_export.identifiers import check_name
+from braze_export.identifiers import check_name, check_prefix
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import BadRecord, DownloadStats
-from braze_export.reading import Reading, check_on_error
+from braze_export.reading import Reading
 from braze_export.retry import RetryPolicy
 from braze_export.settings import ExportSettings
 from braze_export.tasks import TaskScope
+from braze_export.validators import check_on_error
 from braze_export.waiting import states
 
 __all__ = ["ObjectStore", "read_archive", "read_export"]
@@ -109,9 +110,7 @@ def read_export(
     check_name(segment_id, "segment_id")
     reading = _reading(into, on_error, settings or ExportSettings())
     if object_prefix is not None:
-        check_name(object_prefix, "object_prefix")
-        if "/" in object_prefix:
-            raise InputError("an object prefix is a name without slashes: <uuid>-<unix seconds>")
+        check_prefix(check_name(object_prefix, "object_prefix"))
     place = (store, segment_id, object_prefix, folder)
     return _records(place, reading, timeout, stats or DownloadStats())
 

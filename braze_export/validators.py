@@ -1,4 +1,4 @@
-"""Checks of the numbers in settings, for attrs fields. What is wrong raises ``InputError``."""
+"""Checks of settings, for attrs fields, and of arguments. What is wrong raises ``InputError``."""
 
 from typing import Any
 
@@ -37,3 +37,14 @@ def check_timeout(timeout: float | None) -> None:
     """
     if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
         raise InputError("timeout must be a number of seconds, 0 or more, or None")
+
+
+def check_on_error(on_error: str) -> bool:
+    """Return whether to keep going.
+
+    Raises:
+        InputError: neither ``"raise"`` nor ``"yield"``.
+    """
+    if on_error not in ("raise", "yield"):
+        raise InputError(f'on_error must be "raise" or "yield", not {on_error!r}')
+    return on_error == "yield"

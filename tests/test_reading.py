@@ -26,11 +26,12 @@ from braze_export.errors import (
     InputError,
     NotFoundError,
 )
-from braze_export.reading import Reading, check_on_error
+from braze_export.reading import Reading
 from braze_export.settings import ExportSettings
 from braze_export.storage import read_archive
 from braze_export.tasks import TaskScope
 from braze_export.turns import Turn
+from braze_export.validators import check_on_error
 from tests.archives import Member, zip_of, zipped
 from tests.sources import ONCE, Listing, Made
 

@@ -18,7 +18,6 @@ from braze_export.endpoints import (
     EXPORT_IDS,
     EXPORT_SEGMENT,
 )
-from braze_export.errors import InputError
 from braze_export.export_body import group_body, segment_body
 from braze_export.export_context import ExportContext
 from braze_export.export_job import ExportJob
@@ -29,6 +28,7 @@ from braze_export.models.fields import check_fields, costs_fast_tier
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import FailedBatch
 from braze_export.starting import IfRunning, check_if_running
+from braze_export.validators import check_on_error
 from braze_export.waiting import Callback
 
 T = TypeVar("T", default=UserProfile)
@@ -109,8 +109,7 @@ class Users:
                 iterating.
         """
         check_iterable(identifiers)
-        if on_error not in {"raise", "yield"}:
-            raise InputError(f'on_error must be "raise" or "yield", not {on_error!r}')
+        keep_going = check_on_error(on_error)
         names = self._fields(fields, into)
         plan = Plan(
             identifiers=identifiers,
@@ -118,7 +117,7 @@ class Users:
             decode=decoder_for(into, EXPORT_IDS),
             concurrency=concurrency,
             ordered=ordered,
-            keep_going=on_error == "yield",
+            keep_going=keep_going,
             caller=self._caller,
         )
         return IdsExport(plan)
