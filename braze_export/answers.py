@@ -9,7 +9,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from braze_export._json import dumps, loads
 from braze_export.endpoints import Endpoint
@@ -30,6 +30,7 @@ from braze_export.wire import Request, Response
 
 _MESSAGE_LIMIT = 300  # characters of an error page that are worth keeping
 _LATEST_EPOCH = 100_000_000_000  # above this a reset is in milliseconds: as seconds, year 5138
+_LONGEST_DELTA = 86_400  # seconds: a smaller reset counts from now; as a moment it was in 1970
 
 
 @frozen
@@ -41,34 +42,58 @@ class RateWindow:
     Attributes:
         limit: requests allowed per window.
         remaining: requests left in this window.
-        resets_in: seconds until the next window, or ``None`` where the headers do not say.
+        reset: when the next window begins, in seconds since the epoch on the server's clock;
+            ``None`` where the headers do not say, or name a time that is past.
+        clock: the server's clock when it answered: its ``Date``, which leaves out the fraction
+            of the second, else this machine's time.
+        dated: whether ``clock`` is the server's own.
     """
 
     limit: int | None = None
     remaining: int | None = None
-    resets_in: float | None = None
+    reset: float | None = None
+    clock: float = 0.0
+    dated: bool = False
+
+    @property
+    def resets_in(self) -> float | None:
+        """Seconds until the next window; up to a second too long, never too short."""
+        return None if self.reset is None else self.reset - self.clock
+
+    def closed_for(self, seconds: float) -> "RateWindow":
+        """Return the same with a reset in so many seconds."""
+        return evolve(self, reset=self.clock + seconds)
 
 
 def read_rate_window(headers: Mapping[str, str], *, now: float) -> RateWindow:
     """Read the ``X-RateLimit-*`` headers; whatever makes no sense counts as absent.
 
+    The reset is documented in seconds since the epoch; milliseconds, a date, and seconds from
+    now are understood as well.
+
     Args:
         headers: with names in lower case.
         now: this machine's time, for an answer without a ``Date``.
     """
-    reset = _number(headers.get("x-ratelimit-reset"))
-    resets_in = None
-    if reset is not None:
-        seconds = reset / 1000 if reset > _LATEST_EPOCH else reset
-        server_now = _http_date(headers.get("date"))
-        # The date has no fraction, so this waits up to a second too long, never too short.
-        ahead = seconds - (now if server_now is None else server_now)
-        resets_in = ahead if ahead > 0 else None
+    date = _http_date(headers.get("date"))
+    clock = now if date is None else date
+    reset = _moment(headers.get("x-ratelimit-reset"), clock)
     return RateWindow(
-        limit=_whole(headers.get("x-ratelimit-limit")),
+        limit=_whole(headers.get("x-ratelimit-limit")) or None,
         remaining=_whole(headers.get("x-ratelimit-remaining")),
-        resets_in=resets_in,
+        reset=reset if reset is not None and reset > clock else None,
+        clock=clock,
+        dated=date is not None,
     )
+
+
+def _moment(text: str | None, clock: float) -> float | None:
+    number = _number(text)
+    if number is None:
+        return _http_date(text)
+    if number > _LATEST_EPOCH:
+        return number / 1000
+    return clock + number if number <= _LONGEST_DELTA < clock else number
 
 
 def read_retry_after(headers: Mapping[str, str], *, now: float) -> float | None:

@@ -3,16 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import urlencode
 
 import msgspec
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from braze_export.answers import check, read_rate_window
-from braze_export.endpoints import Endpoint, Pool
+from braze_export.endpoints import Endpoint
 from braze_export.errors import (
     APIError,
     BrazeError,
@@ -20,7 +20,7 @@ from braze_export.errors import (
     RateLimitError,
     TransportError,
 )
-from braze_export.limits import Limiter, Limits
+from braze_export.limits import Lane, Limiter, Permit
 from braze_export.retry import RetryPolicy, is_refusal
 from braze_export.tasks import TaskScope
 from braze_export.wire import ApiKey, Request, Timeouts, Transport
@@ -48,7 +48,6 @@ class Caller:
         key: goes to that host alone.
         transport: moves the bytes.
         limiter: grants the requests.
-        limits: say which pool a request counts against.
         retry: says when a failed request is tried again.
         timeouts: of each single request.
         user_agent: says who calls.
@@ -60,7 +59,6 @@ class Caller:
     key: ApiKey
     transport: Transport
     limiter: Limiter
-    limits: Limits
     retry: RetryPolicy
     timeouts: Timeouts
     user_agent: str
@@ -75,6 +73,7 @@ class Caller:
         params: Mapping[str, str | int] | None = None,
         content: dict[str, Any] | None = None,
         fast: bool = False,
+        lane: Lane = "interactive",
         meter: Meter | None = None,
     ) -> R:
         """Call an endpoint until it answers, or the retry policy gives up.
@@ -85,6 +84,7 @@ class Caller:
             params: the query.
             content: sent as JSON.
             fast: whether the request's shape is that of the fast tier.
+            lane: who waits for the answer.
             meter: is told of every request sent.
 
         Raises:
@@ -93,25 +93,29 @@ class Caller:
             ClientClosedError: the client was closed.
         """
         request = self._request(endpoint, params, content)
-        pool = self.limits.pool_of(endpoint, fast=fast)
-        return await self.scope.run(self._until_answered(request, pool, decode, meter))
+        pool = self.limiter.limits.pool_of(endpoint, fast=fast)
+
+        def granted() -> Coroutine[Any, Any, Permit]:
+            return self.limiter.acquire(pool, lane)
+
+        return await self.scope.run(self._until_answered(request, granted, decode, meter))
 
     async def _until_answered(
         self,
         request: Request,
-        pool: Pool,
+        granted: Callable[[], Awaitable[Permit]],
         decode: Callable[[bytes, Endpoint], R],
         meter: Meter | None,
     ) -> R:
         loop = asyncio.get_running_loop()
         endpoint = request.endpoint
-        await self.limiter.acquire(pool)
+        permit = await granted()
         began = loop.time()
         failures = refusals = 0
         for attempt in count(1):
             try:
                 return await self._decoded(
-                    await self._send(request, pool, attempt, meter), decode, endpoint
+                    await self._send(request, permit, attempt, meter), decode, endpoint
                 )
             except (TransportError, APIError) as error:
                 error.attempts = attempt
@@ -125,8 +129,10 @@ class Caller:
                 if delay is None:
                     raise
                 _log.info("%s: %s, next try in %.1f s", endpoint.label, _name(error), delay)
+                if refused:  # the limiter knows for how long, and wakes in order
+                    delay -= cast("RateLimitError", error).retry_after or 0.0
             await asyncio.sleep(delay)
-            await self.limiter.acquire(pool)
+            permit = await granted()
         raise AssertionError("unreachable")
 
     async def _decoded(
@@ -139,11 +145,16 @@ class Caller:
             await asyncio.sleep(0)
             return decode(body, endpoint)
 
-    async def _send(self, request: Request, pool: Pool, attempt: int, meter: Meter | None) -> bytes:
+    async def _send(
+        self, request: Request, permit: Permit, attempt: int, meter: Meter | None
+    ) -> bytes:
         status: int | None = None
         try:
             response = await self.transport.send(request)
             status = response.status
+        except BaseException as error:
+            permit.unanswered(sent=getattr(error, "sent", True))
+            raise
         finally:
             if meter is not None:
                 meter.sent(attempt, status)
@@ -157,10 +168,10 @@ class Caller:
         except RateLimitError as error:
             refused = True
             if error.retry_after is not None:
-                window = evolve(window, resets_in=error.retry_after)
+                window = window.closed_for(error.retry_after)
             raise
         finally:
-            self.limiter.observe(pool, window, refused=refused)
+            permit.answered(window, refused=refused)
         return response.body
 
     def _request(

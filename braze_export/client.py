@@ -9,8 +9,9 @@ from braze_export._version import __version__
 from braze_export.caller import Caller
 from braze_export.errors import InputError
 from braze_export.export_context import ExportContext
+from braze_export.governor import LocalLimiter
 from braze_export.instances import resolve_base_url
-from braze_export.limits import Limits, LocalLimiter
+from braze_export.limits import Limiter, Limits
 from braze_export.resources.segments import Segments
 from braze_export.resources.users import Users
 from braze_export.retry import RetryPolicy
@@ -38,7 +39,8 @@ class BrazeClient:
         base_url: the workspace's REST endpoint, or the name of its instance, such as
             ``"US-01"`` or ``"EU-01"``.
         limits: requests per period, by pool; ``Limits.new_workspace()`` for workspaces made
-            on or after 2024-08-22.
+            on or after 2024-08-22. Or a limiter, such as the ``RedisLimits`` that several
+            processes share (``braze_export.integrations.redis``); it is closed with the client.
         retry: when a failed request is tried again.
         timeouts: of each single request, in seconds.
         exports: how exports of segments are waited for and read.
@@ -49,6 +51,7 @@ class BrazeClient:
     Attributes:
         users: exports of users.
         segments: segments and their sizes.
+        limits: what grants the requests; ``limits.snapshot()`` tells how each pool stands.
 
     Raises:
         InputError: a key or an address that cannot be right.
@@ -56,20 +59,23 @@ class BrazeClient:
 
     users: Users
     segments: Segments
+    limits: Limiter
 
     def __init__(
         self,
         api_key: str,
         base_url: str,
         *,
-        limits: Limits | None = None,
+        limits: Limits | Limiter | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         exports: ExportSettings | None = None,
         transport: Transport | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
-        limits = limits or Limits()
+        if limits is None or isinstance(limits, Limits):
+            limits = LocalLimiter(limits or Limits())
+        self.limits = limits
         self._transport = transport or AiohttpTransport()
         self._scope = TaskScope()
         self._caller = Caller(
@@ -77,8 +83,7 @@ class BrazeClient:
             base_url=resolve_base_url(base_url, allow_insecure_http=allow_insecure_http),
             key=ApiKey(api_key),
             transport=self._transport,
-            limiter=LocalLimiter(limits),
-            limits=limits,
+            limiter=limits,
             retry=retry or RetryPolicy(),
             timeouts=timeouts or Timeouts(),
             user_agent=_USER_AGENT,
@@ -92,7 +97,7 @@ class BrazeClient:
     def from_env(
         cls,
         *,
-        limits: Limits | None = None,
+        limits: Limits | Limiter | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         exports: ExportSettings | None = None,
@@ -126,6 +131,7 @@ class BrazeClient:
 
     async def __aenter__(self) -> Self:
         self._scope.check_open()
+        await self.limits.start()
         return self
 
     async def __aexit__(
@@ -141,4 +147,7 @@ class BrazeClient:
         try:
             await self._scope.aclose()
         finally:
-            await self._transport.aclose()
+            try:
+                await self._transport.aclose()
+            finally:
+                await self.limits.aclose()

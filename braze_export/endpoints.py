@@ -7,8 +7,14 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
 
-Pool: TypeAlias = Literal["ids", "ids_fast", "default"]
-"""The requests of one limit. ``ids_fast`` is the 40-a-second tier of ``/users/export/ids``."""
+Pool: TypeAlias = Literal["ids", "ids_fast", "default", "campaign_series", "lists"]
+"""The requests of one limit.
+
+``ids`` and ``ids_fast``, its 40-a-second tier, are ``/users/export/ids``; ``campaign_series`` is
+``/campaigns/data_series``; ``lists`` are ``/events``, ``/events/list``, ``/custom_attributes``,
+``/purchases/product_list`` and, read carefully, the two series of purchases; ``default`` is
+everything else. https://www.braze.com/docs/api/api_limits
+"""
 
 _DOCS = "https://www.braze.com/docs/api/endpoints/export"
 

@@ -6,6 +6,7 @@
     ├── InputError (also ValueError)         bad input, found before a request is sent
     ├── ClientClosedError (also RuntimeError) the client was closed, or not yet opened
     ├── ExportNotReadyError (also TimeoutError) an export was not ready in the time given
+    ├── LimiterError                         what grants the requests cannot work
     ├── TransportError                       no whole answer came
     │   ├── ConnectError                     nothing was sent: name look-up, refused, TLS
     │   ├── ConnectionLostError              the connection broke once the request was under way
@@ -53,6 +54,10 @@ class ClientClosedError(BrazeError, RuntimeError):
 
 class ExportNotReadyError(BrazeError, TimeoutError):
     """An export was not ready in the time that the caller gave it. It may yet become so."""
+
+
+class LimiterError(BrazeError):
+    """What grants the requests cannot work, such as limits in a Redis that cannot be reached."""
 
 
 class TransportError(BrazeError):

@@ -17,6 +17,7 @@ from braze_export.endpoints import EXPORT_IDS
 from braze_export.errors import BrazeError, DecodeError, InputError
 from braze_export.fanout import fan_out
 from braze_export.identifiers import Identifier
+from braze_export.limits import Lane
 from braze_export.models.fields import costs_fast_tier
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import ExportStats, FailedBatch, IdsResult, InvalidUserId
@@ -34,14 +35,21 @@ _log = logging.getLogger("braze_export")
 
 
 async def ask(
-    caller: Caller, batch: Batch, fields: tuple[str, ...] | None, meter: Meter | None = None
+    caller: Caller,
+    batch: Batch,
+    fields: tuple[str, ...] | None,
+    *,
+    lane: Lane,
+    meter: Meter | None = None,
 ) -> IdsAnswer:
     """Make the request of a batch, with ``fields_to_export`` unless ``fields`` is ``None``."""
     body = batch.payload()
     if fields is not None:
         body["fields_to_export"] = fields
     fast = not costs_fast_tier(fields)
-    return await caller.call(EXPORT_IDS, split_ids_answer, content=body, fast=fast, meter=meter)
+    return await caller.call(
+        EXPORT_IDS, split_ids_answer, content=body, fast=fast, lane=lane, meter=meter
+    )
 
 
 @frozen
@@ -71,7 +79,8 @@ class Plan(Generic[T]):
     ) -> AsyncGenerator[Outcome, None]:
         """Return the outcomes of all batches, as they come or in order."""
         narrower = Narrower(
-            lambda batch: ask(self.caller, batch, self.fields, stats), self.keep_going
+            lambda batch: ask(self.caller, batch, self.fields, lane="bulk", meter=stats),
+            self.keep_going,
         )
         units = batches(
             self.identifiers,

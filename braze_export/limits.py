@@ -1,23 +1,19 @@
-"""The rate limits: how many requests may leave, and when.
+"""The rate limits as values, and what grants requests: ``Limiter``.
 
-Each pool of requests has a gate. Its guard is a token bucket, so tight that no window of the
-period ever sees more requests than the limit; its authority is what the server says: no
-request passes once nothing remains, until the window turns.
 https://www.braze.com/docs/api/api_limits
 """
 
-import asyncio
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Literal, Protocol, TypeAlias
 
-from aiolimiter import AsyncLimiter
 from attrs import field, frozen
 
 from braze_export.answers import RateWindow
 from braze_export.endpoints import Endpoint, Pool
-from braze_export.validators import above_zero, whole_above_zero
+from braze_export.validators import above_zero, share_of_one, whole_above_zero
 
-_LONGEST_WINDOW = 3600.0  # seconds: Braze documents no limit with a longer window
-_BLIND_PAUSE = 1.0  # seconds, after a 429 that says nothing of its window
+Lane: TypeAlias = Literal["interactive", "bulk"]
+"""Who waits: somebody for a single answer, or a long job."""
 
 
 @frozen
@@ -32,111 +28,140 @@ class RateLimit:
     max_requests: int = field(validator=whole_above_zero)
     period: float = field(validator=above_zero)
 
-    def bucket(self) -> AsyncLimiter:
-        """Return a bucket that starts full and refills so slowly that the limit always holds.
-
-        A bucket of the limit itself would let through almost twice as much in the first
-        window: all it holds at once, and what flows in meanwhile. With room for ``burst`` and
-        a refill of ``max_requests - burst`` per period, no window sees more than the limit.
-        """
-        burst = max(1, self.max_requests // 10)
-        if self.max_requests == burst:
-            return AsyncLimiter(1, self.period)
-        return AsyncLimiter(burst, burst * self.period / (self.max_requests - burst))
-
 
 @frozen
 class Limits:
-    """The documented limits of a workspace. The server's own words override them.
+    """The documented limits of a workspace. The server's own words override the numbers.
+
+    The defaults are those of a workspace made from 2021-08-16 to 2024-08-21.
 
     Attributes:
-        ids: ``/users/export/ids``. 2,500 a minute where the workspace was made before
-            2024-08-22.
+        ids: ``/users/export/ids``; ``None`` where its requests count against ``default``.
         default: every other endpoint together.
         ids_fast: ``/users/export/ids`` with named fields that hold neither
             ``campaigns_received`` nor ``canvases_received``; ``None`` where the workspace has
             no such tier.
+        campaign_series: ``/campaigns/data_series``.
+        lists: the lists of events, custom attributes and products together.
+        reserve: the share of each window, from 0 up to but not including 1, that is left to
+            other users of the workspace.
     """
 
-    ids: RateLimit = RateLimit(2500, 60)
+    ids: RateLimit | None = RateLimit(2500, 60)
     default: RateLimit = RateLimit(250_000, 3600)
     ids_fast: RateLimit | None = None
+    campaign_series: RateLimit = RateLimit(50_000, 60)
+    lists: RateLimit = RateLimit(1000, 3600)
+    reserve: float = field(default=0.0, validator=share_of_one)
 
     @classmethod
-    def new_workspace(cls) -> "Limits":
+    def new_workspace(cls, *, reserve: float = 0.0) -> "Limits":
         """Return the limits of a workspace made on or after 2024-08-22.
 
         250 requests a minute, or 40 a second for requests of the fast tier.
         """
-        return cls(ids=RateLimit(250, 60), ids_fast=RateLimit(40, 1))
+        return cls(ids=RateLimit(250, 60), ids_fast=RateLimit(40, 1), reserve=reserve)
 
-    def pool_of(self, endpoint: Endpoint, *, fast: bool) -> Pool:
+    @classmethod
+    def oldest_workspace(cls, *, reserve: float = 0.0) -> "Limits":
+        """Return the limits of a workspace made before 2021-08-16.
+
+        No limit of its own is documented for ``/users/export/ids`` there: its requests count
+        among the 250,000 an hour.
+        """
+        return cls(ids=None, reserve=reserve)
+
+    def pool_of(self, endpoint: Endpoint, *, fast: bool = False) -> Pool:
         """Return the pool that a request counts against.
 
         Args:
             endpoint: what is called.
             fast: whether the request's shape is that of the fast tier.
         """
-        if endpoint.pool == "ids" and fast and self.ids_fast is not None:
+        if endpoint.pool != "ids":
+            return endpoint.pool
+        if fast and self.ids_fast is not None:
             return "ids_fast"
-        return endpoint.pool
+        return "default" if self.ids is None else "ids"
+
+    def by_pool(self) -> dict[Pool, RateLimit]:
+        """Return the limit of each pool that there is."""
+        pools: dict[Pool, RateLimit | None] = {
+            "ids": self.ids,
+            "ids_fast": self.ids_fast,
+            "default": self.default,
+            "campaign_series": self.campaign_series,
+            "lists": self.lists,
+        }
+        return {pool: limit for pool, limit in pools.items() if limit is not None}
+
+
+@frozen
+class PoolSnapshot:
+    """One pool at one moment.
+
+    Attributes:
+        limit: requests per window: the server's word, before the first answer the setting.
+        remaining: requests that may still be sent in this window as far as is known, those
+            left to others taken off; ``None`` before the first answer, and where the server
+            does not say.
+        resets_in: seconds until the next window; ``None`` where it is not known.
+        waiting: requests that wait for their turn.
+        in_flight: requests sent and not yet answered.
+        sent: requests granted so far.
+        refused: answers with status 429 so far.
+        seconds_waited: by all requests together, those that still wait included.
+    """
+
+    limit: int
+    remaining: int | None
+    resets_in: float | None
+    waiting: int
+    in_flight: int
+    sent: int
+    refused: int
+    seconds_waited: float
+
+
+class Permit(Protocol):
+    """Lets one request be sent. Exactly one of its methods is to be called, once."""
+
+    def answered(self, window: RateWindow, *, refused: bool = False) -> None:
+        """Take in what the answer said of the window; ``refused`` if by the rate limit."""
+        ...
+
+    def unanswered(self, *, sent: bool) -> None:
+        """Note that no answer came; unless ``sent``, the request cannot have arrived."""
+        ...
 
 
 class Limiter(Protocol):
     """Grants requests, and learns from answers."""
 
-    async def acquire(self, pool: Pool) -> None:
-        """Return when a request of this pool may be sent."""
+    @property
+    def limits(self) -> Limits:
+        """The limits as they were set."""
         ...
 
-    def observe(self, pool: Pool, window: RateWindow, *, refused: bool) -> None:
-        """Take in what an answer said of the pool's window; ``refused`` if its status was 429."""
+    async def start(self) -> None:
+        """Make sure that it can work; called by every client that uses it, before anything else.
+
+        Raises:
+            LimiterError: it cannot.
+        """
         ...
 
+    async def acquire(self, pool: Pool, lane: Lane) -> Permit:
+        """Return when a request of this pool may be sent.
 
-class LocalLimiter:
-    """The limits within one process, for one event loop."""
+        After a refusal this waits for as long as the server said.
+        """
+        ...
 
-    def __init__(self, limits: Limits) -> None:
-        """Make a gate for each pool of these limits."""
-        self._gates: dict[Pool, _Gate] = {
-            "ids": _Gate(limits.ids),
-            "default": _Gate(limits.default),
-        }
-        if limits.ids_fast is not None:
-            self._gates["ids_fast"] = _Gate(limits.ids_fast)
+    def snapshot(self) -> Mapping[Pool, PoolSnapshot]:
+        """Return how each pool stands now."""
+        ...
 
-    async def acquire(self, pool: Pool) -> None:
-        """Return when a request of this pool may be sent."""
-        await self._gates[pool].acquire()
-
-    def observe(self, pool: Pool, window: RateWindow, *, refused: bool) -> None:
-        """Take in what an answer said of the pool's window."""
-        self._gates[pool].observe(window, refused=refused)
-
-
-class _Gate:
-    """One pool: a bucket, and the moment until which nothing passes."""
-
-    def __init__(self, limit: RateLimit) -> None:
-        self._bucket = limit.bucket()
-        self._closed_until = 0.0  # on the event loop's clock
-
-    async def acquire(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            # Closed first, then the token: tokens taken while closed would all leave at once.
-            while (seconds := self._closed_until - loop.time()) > 0:  # noqa: ASYNC110 - a time
-                await asyncio.sleep(seconds)
-            await self._bucket.acquire()
-            if self._closed_until <= loop.time():
-                return
-
-    def observe(self, window: RateWindow, *, refused: bool) -> None:
-        if not refused and window.remaining != 0:
-            return
-        pause = window.resets_in
-        if pause is None:
-            pause = _BLIND_PAUSE if refused else 0.0
-        until = asyncio.get_running_loop().time() + min(pause, _LONGEST_WINDOW)
-        self._closed_until = max(self._closed_until, until)
+    async def aclose(self) -> None:
+        """Let go of what it holds."""
+        ...

@@ -65,7 +65,9 @@ class RetryPolicy:
         spent = failures >= self.max_attempts or refusals >= self.max_refusals
         if spent or not is_retryable(error, endpoint):
             return None
-        longest = min(self.cap, self.base * 2.0 ** min(failures + refusals - 1, 60))
+        # The first refusal says when to come again; only when it was not true is there doubt.
+        doubts = failures + refusals - 1 - is_refusal(error)
+        longest = min(self.cap, self.base * 2.0 ** min(doubts, 60)) if doubts >= 0 else 0.0
         asked = getattr(error, "retry_after", None) or 0.0
         delay = asked + rng() * longest
         return delay if elapsed + delay <= self.max_seconds else None

@@ -25,6 +25,12 @@ def whole_above_zero(_: object, attribute: "Attribute[Any]", value: object) -> N
         raise InputError(f"{attribute.name} must be a whole number above zero, not {value!r}")
 
 
+def share_of_one(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    """Take numbers from 0 up to but not including 1."""
+    if not (_is_number(value) and 0 <= value < 1):  # type: ignore[operator]
+        raise InputError(f"{attribute.name} must be a share from 0 to below 1, not {value!r}")
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

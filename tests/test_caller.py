@@ -28,7 +28,7 @@ from braze_export import (
 from braze_export.caller import Caller
 from braze_export.codec import decode_object
 from braze_export.endpoints import EXPORT_IDS, EXPORT_SEGMENT, SEGMENTS_LIST, Endpoint
-from braze_export.limits import LocalLimiter
+from braze_export.governor import LocalLimiter
 from braze_export.tasks import TaskScope
 from braze_export.wire import ApiKey, Download, Request, Response, Streamed
 from tests import virtual
@@ -73,7 +73,6 @@ def make(script: Script, retry: RetryPolicy | None = None, limits: Limits | None
         key=ApiKey(KEY),
         transport=script,
         limiter=LocalLimiter(limits),
-        limits=limits,
         retry=retry or RetryPolicy(base=1.0),
         timeouts=Timeouts(),
         user_agent="tests",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from braze_export import InputError, Limits, RateLimit
 from braze_export.answers import RateWindow
 from braze_export.endpoints import EXPORT_IDS, EXPORT_SEGMENT, Pool
-from braze_export.limits import LocalLimiter
+from braze_export.governor import LocalLimiter
 from tests import virtual
 
 

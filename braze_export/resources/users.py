@@ -149,7 +149,7 @@ class Users:
         batch = Batch((check_identifier(identifier),))
         names = self._fields(fields, into)
         decode = decoder_for(into, EXPORT_IDS)
-        answer = await ask(self._caller, batch, names)
+        answer = await ask(self._caller, batch, names, lane="interactive")
         return decode(answer.users[0]) if answer.users else None
 
     async def export_segment(
