@@ -15,6 +15,7 @@ from braze_export.limits import Lane, Limits, PoolSnapshot, RateLimit
 from braze_export.server_clock import ServerClock
 
 _BURST: Final = 20  # one part in so many of a limit may leave at once where the server is silent
+_JITTER: Final = 0.1  # seconds that a request may be quicker on its way than the one before
 _log = logging.getLogger("braze_export")
 
 _Turn: TypeAlias = Sent | None  # None: at the bucket
@@ -195,7 +196,8 @@ async def _dripping(limit: RateLimit, reserve: float) -> AsyncLimiter:
     """
     most = max(1, int((1 - reserve) * limit.max_requests))
     burst = max(1, most // _BURST)
-    flow = max(1, most - burst)
-    bucket = AsyncLimiter(burst, burst * limit.period / flow)
+    flow = most - burst
+    refill = burst * limit.period / flow if flow else limit.period + _JITTER
+    bucket = AsyncLimiter(burst, refill)
     await bucket.acquire(burst)
     return bucket

@@ -61,8 +61,12 @@ class _Window:
         if self.remaining is not None:
             self.remaining = max(0, self.remaining - 1)
 
-    def pace(self, in_flight: int) -> float:
-        """Return how many requests others send for each of ours, as far as is sure."""
+    def pace(self, in_flight: float) -> float:
+        """Return how many requests others send for each of ours.
+
+        Args:
+            in_flight: how many of those under way what remains may account for.
+        """
         ours = self.spent - self.spent_by_then
         others = self.first - (self.remaining or 0) - ours - in_flight
         return 0.0 if others <= 0 else min(_GREEDIEST, others / max(1, ours))
@@ -133,7 +137,7 @@ class Ledger:
             return window.asked_at + tries * _PATIENCE if window.asking else math.inf
         moments = [self._turns_at(now), self._next_look]
         if self._next_look < math.inf:
-            moments.append(self.clock.perhaps_at(window.reset, now))  # less is held from then on
+            moments.append(self.clock.perhaps_at(window.reset, now))  # nothing is held from then on
         return min((moment for moment in moments if moment > now), default=math.inf)
 
     def send(self, now: float) -> Sent:
@@ -185,24 +189,22 @@ class Ledger:
         window, in_flight = self._window, self.in_flight
         left = window.remaining or 0
         if in_flight:
-            left -= math.ceil(in_flight * (1 + max(self._pace, window.pace(in_flight))))
+            left -= math.ceil(in_flight * (1 + max(self._pace, window.pace(in_flight / 2))))
         return max(0, min(left, self._share(self.limit) - window.spent - in_flight))
 
     def _unless_held(self, left: int, interactive: int, now: float) -> int:
         """Return how many of those left may go at once.
 
-        The next window is needed anyway. To begin it at the right moment a few requests are
-        kept, and sent one by one when their answers tell when a second of the server turns.
+        The next window is needed anyway. To begin it at the right moment the last requests of
+        this one are kept, and sent when their answers tell when a second of the server turns.
         """
         release = self.clock.perhaps_at(self._window.reset, now)
-        # Near the end of the window some may be lost: no more than the sooner start is worth.
-        most = _HELD if now < release else int(self.limit / self.period / 2)
-        held = min(left, most, self.limit // 2)
         urgent = min(left, interactive)
+        held = min(left, _HELD, self.limit // 2) if now < release else 0
         if held < left or not held:
             return max(left - held, urgent)
         if self._next_look == math.inf:
-            looks = math.ceil(held / 2) if now < release else held
+            looks = math.ceil(held / max(1, int(release - now)))  # for each second to come
             self._next_look = self.clock.next_look(now, looks)
         return max(int(now >= self._next_look), urgent)
 

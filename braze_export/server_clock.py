@@ -55,14 +55,16 @@ class ServerClock:
         return high - low <= max(_SHARP, 2 * self._quickest)
 
     def next_look(self, now: float, looks: int) -> float:
-        """Return when an answer would narrow the bounds, with so many looks to be spent.
+        """Return when an answer would narrow the bounds, with so many looks for each second.
 
-        The second turns somewhere between two times of ours: the looks are spread evenly there.
+        The server's second turns somewhere between two times of ours: the looks are spread
+        evenly there, so that the only one of them halves the bounds.
         """
         low, high = self._bounds(now)
         step = (high - low) / (looks + 1)
         begins = math.floor(now + low) + 1 - high  # of the turn that has not surely been yet
-        return max(now, begins) + step
+        number = max(1, math.floor((now - begins) / step) + 1)
+        return begins + 1 + step if number > looks else begins + number * step
 
     def _bounds(self, now: float) -> tuple[float, float]:
         drift = _DRIFT * max(0.0, now - self._at)
