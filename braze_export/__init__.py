@@ -28,6 +28,7 @@ from braze_export.errors import (
     UnknownFieldWarning,
     UnsupportedMediaTypeError,
 )
+from braze_export.estimates import Estimate, estimate
 from braze_export.export_job import ExportJob
 from braze_export.identifiers import (
     BrazeId,
@@ -50,6 +51,7 @@ from braze_export.models.results import (
     InvalidUserId,
 )
 from braze_export.models.segments import Segment, SegmentDetails, SegmentSize
+from braze_export.observing import Observer, RequestInfo
 from braze_export.retry import RetryPolicy
 from braze_export.settings import ExportSettings, Polling
 from braze_export.storage import read_archive
@@ -76,6 +78,7 @@ __all__ = [
     "DeviceId",
     "DownloadStats",
     "EmailAddress",
+    "Estimate",
     "ExportExpiredError",
     "ExportField",
     "ExportInProgressError",
@@ -92,12 +95,14 @@ __all__ = [
     "InvalidUserId",
     "Limits",
     "NotFoundError",
+    "Observer",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "PhoneNumber",
     "Polling",
     "RateLimit",
     "RateLimitError",
+    "RequestInfo",
     "RequestTimeoutError",
     "RetryPolicy",
     "Segment",
@@ -111,5 +116,6 @@ __all__ = [
     "UserAlias",
     "UserProfile",
     "__version__",
+    "estimate",
     "read_archive",
 ]

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import urlencode
@@ -12,7 +12,7 @@ import msgspec
 from attrs import field, frozen
 
 from braze_export.answers import check, read_rate_window
-from braze_export.endpoints import Endpoint
+from braze_export.endpoints import Endpoint, Pool
 from braze_export.errors import (
     APIError,
     BrazeError,
@@ -21,6 +21,7 @@ from braze_export.errors import (
     TransportError,
 )
 from braze_export.limits import Lane, Limiter, Permit
+from braze_export.observing import Observing
 from braze_export.retry import RetryPolicy, is_refusal
 from braze_export.tasks import TaskScope
 from braze_export.wire import ApiKey, Request, Timeouts, Transport
@@ -52,6 +53,7 @@ class Caller:
         timeouts: of each single request.
         user_agent: says who calls.
         wall_clock: seconds since the epoch, for answers without a ``Date``.
+        observing: tells of each request, and of each wait for one.
     """
 
     scope: TaskScope
@@ -63,6 +65,7 @@ class Caller:
     timeouts: Timeouts
     user_agent: str
     wall_clock: Callable[[], float] = field(default=time.time, repr=False)
+    observing: Observing = field(factory=Observing, repr=False)
     _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False, repr=False)
 
     async def call(
@@ -94,28 +97,25 @@ class Caller:
         """
         request = self._request(endpoint, params, content)
         pool = self.limiter.limits.pool_of(endpoint, fast=fast)
-
-        def granted() -> Coroutine[Any, Any, Permit]:
-            return self.limiter.acquire(pool, lane)
-
-        return await self.scope.run(self._until_answered(request, granted, decode, meter))
+        return await self.scope.run(self._until_answered(request, pool, lane, decode, meter))
 
     async def _until_answered(
         self,
         request: Request,
-        granted: Callable[[], Awaitable[Permit]],
+        pool: Pool,
+        lane: Lane,
         decode: Callable[[bytes, Endpoint], R],
         meter: Meter | None,
     ) -> R:
         loop = asyncio.get_running_loop()
         endpoint = request.endpoint
-        permit = await granted()
+        permit = await self.observing.acquire(self.limiter, pool, lane)
         began = loop.time()
         failures = refusals = 0
         for attempt in count(1):
             try:
                 return await self._decoded(
-                    await self._send(request, permit, attempt, meter), decode, endpoint
+                    await self._send(request, permit, pool, attempt, meter), decode, endpoint
                 )
             except (TransportError, APIError) as error:
                 error.attempts = attempt
@@ -132,7 +132,7 @@ class Caller:
                 if refused:  # the limiter knows for how long, and wakes in order
                     delay -= cast("RateLimitError", error).retry_after or 0.0
             await asyncio.sleep(delay)
-            permit = await granted()
+            permit = await self.observing.acquire(self.limiter, pool, lane)
         raise AssertionError("unreachable")
 
     async def _decoded(
@@ -146,11 +146,11 @@ class Caller:
             return decode(body, endpoint)
 
     async def _send(
-        self, request: Request, permit: Permit, attempt: int, meter: Meter | None
+        self, request: Request, permit: Permit, pool: Pool, attempt: int, meter: Meter | None
     ) -> bytes:
         status: int | None = None
         try:
-            response = await self.transport.send(request)
+            response = await self.observing.send(self.transport, request, pool, attempt)
             status = response.status
         except BaseException as error:
             permit.unanswered(sent=getattr(error, "sent", True))

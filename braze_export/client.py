@@ -12,6 +12,7 @@ from braze_export.export_context import ExportContext
 from braze_export.governor import LocalLimiter
 from braze_export.instances import resolve_base_url
 from braze_export.limits import Limiter, Limits
+from braze_export.observing import Observer, Observing
 from braze_export.resources.segments import Segments
 from braze_export.resources.users import Users
 from braze_export.retry import RetryPolicy
@@ -46,6 +47,8 @@ class BrazeClient:
         exports: how exports of segments are waited for and read.
         transport: ``HttpxTransport(...)``, or ``AiohttpTransport(session)`` with your own
             session. Default: aiohttp with a session of its own.
+        observer: is told of each request and each wait for one, for metrics and traces, such as
+            ``OpenTelemetry()`` (``braze_export.integrations.opentelemetry``). Clients may share it.
         allow_insecure_http: send the key over plain HTTP to another machine.
 
     Attributes:
@@ -71,6 +74,7 @@ class BrazeClient:
         timeouts: Timeouts | None = None,
         exports: ExportSettings | None = None,
         transport: Transport | None = None,
+        observer: Observer | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
         if limits is None or isinstance(limits, Limits):
@@ -78,15 +82,17 @@ class BrazeClient:
         self.limits = limits
         self._transport = transport or AiohttpTransport()
         self._scope = TaskScope()
+        base_url = resolve_base_url(base_url, allow_insecure_http=allow_insecure_http)
         self._caller = Caller(
             scope=self._scope,
-            base_url=resolve_base_url(base_url, allow_insecure_http=allow_insecure_http),
+            base_url=base_url,
             key=ApiKey(api_key),
             transport=self._transport,
             limiter=limits,
             retry=retry or RetryPolicy(),
             timeouts=timeouts or Timeouts(),
             user_agent=_USER_AGENT,
+            observing=Observing(observer, base_url),
         )
         exports = exports or ExportSettings()
         running = Running(exports.polling.lifetime)
@@ -102,6 +108,7 @@ class BrazeClient:
         timeouts: Timeouts | None = None,
         exports: ExportSettings | None = None,
         transport: Transport | None = None,
+        observer: Observer | None = None,
         allow_insecure_http: bool = False,
     ) -> Self:
         """Make a client from ``BRAZE_API_KEY`` and ``BRAZE_REST_ENDPOINT``.
@@ -123,6 +130,7 @@ class BrazeClient:
             timeouts=timeouts,
             exports=exports,
             transport=transport,
+            observer=observer,
             allow_insecure_http=allow_insecure_http,
         )
 
@@ -144,6 +152,7 @@ class BrazeClient:
 
     async def aclose(self) -> None:
         """End what is under way and close the connections. Closing twice does nothing."""
+        self._caller.observing.close()
         try:
             await self._scope.aclose()
         finally:

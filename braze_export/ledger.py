@@ -21,7 +21,7 @@ _PAUSE: Final = 1.0  # seconds, after a refusal that says nothing of its window;
 _PATIENCE: Final = 2.0  # seconds without an answer until one more request may ask
 _GREEDIEST: Final = 4.0  # requests of others for one of ours that are reckoned with at most
 _SOONEST, _LATEST = 0.05, 2.0  # seconds that a turn may come later than the server's clock says
-_HELD: Final = 16  # requests that may be kept for looking at the server's clock
+_HELD: Final = 8  # requests that may be kept for looking at the server's clock
 
 
 @frozen
@@ -120,9 +120,9 @@ class Ledger:
             asked = 1 + patience - window.asking
             return max(0, asked, self._share(window.opening) - self.in_flight)
         left = self._left()
-        if left >= bulk + interactive or self.clock.sharp(now):
+        if left >= bulk + interactive + self.in_flight or self.clock.sharp(now):
             return left
-        return self._unless_held(left, interactive, now)
+        return self._unless_held(left, bulk, interactive, now)
 
     def opens_at(self, now: float) -> float:
         """Return when there may be room though no answer comes; infinity if never.
@@ -135,9 +135,8 @@ class Ledger:
         if window.remaining is None:
             tries = int((now - window.asked_at) / _PATIENCE) + 1
             return window.asked_at + tries * _PATIENCE if window.asking else math.inf
-        moments = [self._turns_at(now), self._next_look]
-        if self._next_look < math.inf:
-            moments.append(self.clock.perhaps_at(window.reset, now))  # nothing is held from then on
+        release = self.clock.perhaps_at(window.reset, now)  # nothing is held from then on
+        moments = (self._turns_at(now), self._next_look, release)
         return min((moment for moment in moments if moment > now), default=math.inf)
 
     def send(self, now: float) -> Sent:
@@ -192,17 +191,20 @@ class Ledger:
             left -= math.ceil(in_flight * (1 + max(self._pace, window.pace(in_flight / 2))))
         return max(0, min(left, self._share(self.limit) - window.spent - in_flight))
 
-    def _unless_held(self, left: int, interactive: int, now: float) -> int:
+    def _unless_held(self, left: int, bulk: int, interactive: int, now: float) -> int:
         """Return how many of those left may go at once.
 
-        The next window is needed anyway. To begin it at the right moment the last requests of
-        this one are kept, and sent when their answers tell when a second of the server turns.
+        If the next window is needed anyway, it is to begin at the right moment: the last bulk
+        requests of this one are kept, and sent when their answers tell when a second of the
+        server turns. Whether it is needed shows when those under way are answered.
         """
         release = self.clock.perhaps_at(self._window.reset, now)
-        urgent = min(left, interactive)
-        held = min(left, _HELD, self.limit // 2) if now < release else 0
+        held = min(left, _HELD, self.limit // 4) if now < release else 0
         if held < left or not held:
-            return max(left - held, urgent)
+            return left - held
+        urgent = min(left, interactive)
+        if bulk + interactive <= left:
+            return urgent
         if self._next_look == math.inf:
             looks = math.ceil(held / max(1, int(release - now)))  # for each second to come
             self._next_look = self.clock.next_look(now, looks)

@@ -23,7 +23,8 @@ class RetryPolicy:
 
     Tried again are requests without a whole answer, 5xx, 429 and bodies that cannot be read.
     The pause is drawn at random between 0 and ``base * 2 ** (tries - 1)``, at most ``cap``
-    (full jitter), on top of what the server asks for.
+    (full jitter), on top of what the server asks for. After the first refusal by the rate limit
+    that says how long to wait there is no pause but that.
 
     Attributes:
         max_attempts: tries in all, the first included, refusals by the rate limit apart.
@@ -65,7 +66,7 @@ class RetryPolicy:
         spent = failures >= self.max_attempts or refusals >= self.max_refusals
         if spent or not is_retryable(error, endpoint):
             return None
-        # The first refusal says when to come again; only when it was not true is there doubt.
+        # A refusal says when to come again; only if that was not true there is doubt.
         doubts = failures + refusals - 1 - is_refusal(error)
         longest = min(self.cap, self.base * 2.0 ** min(doubts, 60)) if doubts >= 0 else 0.0
         asked = getattr(error, "retry_after", None) or 0.0

@@ -16,7 +16,7 @@ def test_a_client_from_the_environment(environment: pytest.MonkeyPatch) -> None:
         limits=Limits.new_workspace(), retry=RetryPolicy(max_attempts=2), timeouts=Timeouts(read=5)
     )
     assert repr(braze) == "<BrazeClient of https://rest.fra-01.braze.eu>"
-    assert braze._caller.limits == Limits.new_workspace()
+    assert braze.limits.limits == Limits.new_workspace()
     assert braze._caller.retry.max_attempts == 2
     assert braze._caller.timeouts.read == 5
 

@@ -20,7 +20,7 @@ FLOORS: list[list[str]] = [
     ["models.fields", "models.record", "settings", "wire"],
     ["models.profile", "models.segments", "models.results", "answers", "export_body"],
     ["lenient", "structuring", "batching", "limits", "ledger", "retry"],
-    ["transports.aiohttp", "transports.httpx", "fetching", "lanes"],
+    ["transports.aiohttp", "transports.httpx", "fetching", "lanes", "estimates", "observing"],
     ["codec", "fanout", "caller", "links", "files", "spool",
      "governor"],
     ["narrowing", "buckets", "starting", "unpacking", "waiting"],
@@ -30,7 +30,7 @@ FLOORS: list[list[str]] = [
     ["resources.users", "resources.segments"],
     ["client"],
 ]  # fmt: skip
-APART = ("sandbox", "cli")
+APART = ("sandbox", "cli", "integrations")
 PACKAGES = {"", "models", "resources", "transports"}
 
 
@@ -88,6 +88,13 @@ def test_nothing_imports_the_command_line() -> None:
     for name, path in FILES.items():
         if name.split(".")[0] != "cli":
             assert not any(t.split(".")[0] == "cli" for t in imports(path)), name
+
+
+def test_the_core_imports_no_integration_and_nothing_that_they_need() -> None:
+    for name, path in CORE.items():
+        assert not any(t.split(".")[0] == "integrations" for t in imports(path)), name
+        uses = re.compile(r"^\s*(import|from) (opentelemetry|redis)\b", re.MULTILINE)
+        assert not uses.search(path.read_text("utf-8")), name
 
 
 def test_only_the_transports_and_the_receiver_import_an_http_library() -> None:

@@ -56,7 +56,7 @@ def test_the_package_says_that_it_is_typed() -> None:
 def test_importing_the_package_needs_no_extra_and_reads_no_environment() -> None:
     code = (
         "import sys\n"
-        "extras = ('httpx', 'click', 'rich', 'rich_click', 'isal', 'obstore')\n"
+        "extras = ('httpx', 'click', 'rich', 'rich_click', 'isal', 'obstore', 'opentelemetry')\n"
         "for name in extras: sys.modules[name] = None\n"
         "import braze_export, braze_export.sandbox, braze_export.storage\n"
     )

@@ -26,6 +26,7 @@ TABLE: dict[type[BrazeError], tuple[bool, bool]] = {
     errors.InputError: (False, False),
     errors.ClientClosedError: (False, False),
     errors.ExportNotReadyError: (False, False),
+    errors.LimiterError: (False, False),
     errors.TransportError: (True, False),
     errors.ConnectError: (True, True),
     errors.ConnectionLostError: (True, False),
@@ -154,11 +155,12 @@ def test_one_attempt_means_none_again() -> None:
 @pytest.mark.parametrize(
     ("elapsed", "asked", "expected"),
     [
-        (0.0, 299.5, 300.0),
-        (0.0, 299.6, None),
+        (0.0, 300.0, 300.0),
+        (0.0, 300.1, None),
+        (0.1, 300.0, None),
         (299.5, None, 0.5),
         (299.6, None, None),
-        (0.0, 0.0, 0.5),
+        (0.0, 0.0, 0.0),
         (0.0, 1e308, None),
         (1e308, None, None),
     ],
@@ -177,9 +179,19 @@ def test_no_pause_is_begun_that_would_end_too_late(
 def test_what_the_server_asks_for_comes_on_top(endpoint: Endpoint) -> None:
     error = RateLimitError("x")
     error.retry_after = 7.0
-    policy = RetryPolicy()
-    assert policy.delay(error, endpoint, failures=1, elapsed=0.0, rng=lambda: 0.0) == 7.0
-    assert policy.delay(error, endpoint, failures=2, elapsed=0.0, rng=lambda: 1.0) == 8.0
+
+    def delay(failures: int, refusals: int) -> float | None:
+        return RetryPolicy().delay(
+            error, endpoint, failures=failures, refusals=refusals, elapsed=0.0, rng=lambda: 1.0
+        )
+
+    assert delay(0, 1) == 7.0
+    assert [delay(0, 2), delay(0, 3), delay(0, 4)] == [7.5, 8.0, 9.0]
+    assert delay(1, 1) == 7.5
+    other = ServerError("x")
+    other.retry_after = error.retry_after
+    if not endpoint.starts_export:
+        assert RetryPolicy().delay(other, endpoint, failures=1, elapsed=0.0, rng=lambda: 1.0) == 7.5
 
 
 def test_the_jitter_is_random_by_default() -> None:

@@ -1,6 +1,6 @@
 """Every legal way to call the public API, for the type checker alone: this file is never run."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from braze_export import (
     DeviceId,
     DownloadStats,
     EmailAddress,
+    Estimate,
     ExportField,
     ExportJob,
     ExportSettings,
@@ -29,9 +30,11 @@ from braze_export import (
     IdsResult,
     InvalidUserId,
     Limits,
+    Observer,
     PhoneNumber,
     Polling,
     RateLimit,
+    RequestInfo,
     RetryPolicy,
     Segment,
     SegmentDetails,
@@ -39,9 +42,11 @@ from braze_export import (
     Timeouts,
     UserAlias,
     UserProfile,
+    estimate,
     read_archive,
 )
 from braze_export.callbacks import Callback, CallbackReceiver, CallbackResult
+from braze_export.integrations.opentelemetry import OpenTelemetry
 from braze_export.sandbox import Sandbox
 from braze_export.storage import read_export
 from braze_export.transports.httpx import HttpxTransport
@@ -50,6 +55,13 @@ from braze_export.transports.httpx import HttpxTransport
 @dataclass
 class Mine:
     email: str | None = None
+
+
+class Watcher(Observer):
+    def request(self, info: RequestInfo) -> Callable[[int | None, BaseException | None], None]:
+        assert_type((info.method, info.path, info.url, info.host), tuple[str, str, str, str])
+        assert_type((info.port, info.attempt), tuple[int, int])
+        return lambda status, error: None
 
 
 def clients(session: aiohttp.ClientSession, client: httpx.AsyncClient) -> list[BrazeClient]:
@@ -67,6 +79,8 @@ def clients(session: aiohttp.ClientSession, client: httpx.AsyncClient) -> list[B
         BrazeClient("key", "EU-01", transport=AiohttpTransport(session)),
         BrazeClient("key", "EU-01", transport=HttpxTransport()),
         BrazeClient("key", "EU-01", transport=HttpxTransport(client)),
+        BrazeClient("key", "EU-01", observer=Watcher()),
+        BrazeClient("key", "EU-01", observer=OpenTelemetry(client_name="eu")),
         BrazeClient("key", "http://gateway.internal", allow_insecure_http=True),
         BrazeClient.from_env(),
         BrazeClient.from_env(limits=Limits.new_workspace(), retry=RetryPolicy()),
@@ -173,6 +187,17 @@ async def exports(braze: BrazeClient, store: S3Store | GCSStore | AzureStore) ->
         assert_type(callback, Callback)
         await users.export_global_control_group(fields=["email"], callback_url=callback)
         assert_type(await callback.wait(), CallbackResult)
+
+
+def estimates() -> None:
+    assert_type(estimate(1000), Estimate)
+    new = Limits.new_workspace(reserve=0.2)
+    made = estimate(1000, fields=[ExportField.EMAIL, "phone"], limits=new, one_each=True)
+    assert_type((made.identifiers, made.requests, made.per_window), tuple[int, int, int])
+    assert_type(made.limit, RateLimit)
+    assert_type((made.seconds, made.minutes), tuple[float, float])
+    assert_type(made.segment_wiser, bool)
+    assert_type((made.pool == "ids_fast", made.advice), tuple[bool, str])
 
 
 async def profile(user: UserProfile) -> None:

@@ -6,6 +6,7 @@ The rooms, upper ones importing lower ones only:
 
     app                              the group of all commands, and its help
     ids, segment, segments, demo, sandbox  one command (or a few) each
+    dry_run                          what an export by identifiers would take
     export_run                       the run of an export that Braze prepares
     exporting, records               the loops over an export: every item to its place
     resuming, stores                 an export taken up again; the workspace's own storage

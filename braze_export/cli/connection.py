@@ -164,7 +164,7 @@ def limit_options(command: F) -> F:
 
     @functools.wraps(command)
     def limited(*args: Any, **options: Any) -> Any:
-        names = ("new_workspace", "max_requests", "period")
+        names = ("new_workspace", "oldest_workspace", "max_requests", "period", "reserve")
         limits = _limits(**{name: options.pop(name) for name in names})
         return command(*args, limits=limits, **options)
 
@@ -177,6 +177,12 @@ _LIMIT_OPTIONS: Final = (
         is_flag=True,
         panel="Rate limit",
         help="The limits of workspaces made on or after 2024-08-22. They need --fields.",
+    ),
+    click.option(
+        "--oldest-workspace",
+        is_flag=True,
+        panel="Rate limit",
+        help="The limits of workspaces made before 2021-08-16: 250,000 requests an hour.",
     ),
     click.option(
         "--max-requests",
@@ -193,6 +199,15 @@ _LIMIT_OPTIONS: Final = (
         help="The period of --max-requests.  [default: 60]",
     ),
     click.option(
+        "--reserve",
+        metavar="SHARE",
+        type=click.FloatRange(min=0, max=1, max_open=True),
+        default=0.0,
+        panel="Rate limit",
+        help="The share of the limit that is left to other users of the workspace, from 0 to "
+        "below 1: 0.2 is a fifth.",
+    ),
+    click.option(
         "--concurrency",
         metavar="N",
         type=click.IntRange(min=1),
@@ -204,13 +219,26 @@ _LIMIT_OPTIONS: Final = (
 )
 
 
-def _limits(*, new_workspace: bool, max_requests: int | None, period: float | None) -> Limits:
-    limits = Limits.new_workspace() if new_workspace else Limits()
-    if max_requests is not None:
-        return evolve(limits, ids=RateLimit(max_requests, period or 60), ids_fast=None)
-    if period is not None:
+def _limits(
+    *,
+    new_workspace: bool,
+    oldest_workspace: bool,
+    max_requests: int | None,
+    period: float | None,
+    reserve: float,
+) -> Limits:
+    if new_workspace and oldest_workspace:
+        raise click.UsageError("Give --new-workspace or --oldest-workspace, not both.")
+    if period is not None and max_requests is None:
         raise click.UsageError("--period needs --max-requests: so many requests per period.")
-    return limits
+    limits = Limits(reserve=reserve)
+    if new_workspace:
+        limits = Limits.new_workspace(reserve=reserve)
+    elif oldest_workspace:
+        limits = Limits.oldest_workspace(reserve=reserve)
+    if max_requests is None:
+        return limits
+    return evolve(limits, ids=RateLimit(max_requests, period or 60), ids_fast=None)
 
 
 def applied(options: Sequence[Callable[[F], F]], command: F) -> F:

@@ -20,6 +20,7 @@ from braze_export import (
     PermissionDeniedError,
 )
 from braze_export.cli.failures import in_our_words
+from braze_export.cli.progress import duration
 from braze_export.cli.reading import as_text
 from braze_export.cli.screen import Screen, count
 from braze_export.cli.writing import Output
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 _PATIENCE: Final = 100  # failures in a row
 _SHOWN: Final = 5  # unknown ids in the summary
+_WORTH_A_WORD: Final = 1.0  # seconds of waiting
 
 # Errors that may lie in a single identifier, so that others still have a chance.
 _OF_ONE: Final = (BadRequestError, PayloadTooLargeError, DecodeError, InputError)
@@ -54,6 +56,7 @@ class Tally:
         first_error: of these.
         unknown: the first unknown ids.
         limited: whether it was stopped because enough had come.
+        waited: seconds during which requests surely waited for the rate limit.
     """
 
     stats: ExportStats = Factory(ExportStats)
@@ -62,6 +65,7 @@ class Tally:
     first_error: BrazeError | None = None
     unknown: list[str] = Factory(list)
     limited: bool = False
+    waited: float = 0.0
 
     @property
     def anything_came(self) -> bool:
@@ -76,6 +80,8 @@ class Tally:
             screen.say("There were no identifiers: the input is empty")
             return
         screen.say(", ".join(self._counts(seconds)))
+        if held_up := self._held_up():
+            screen.say(f"Rate limit: {'; '.join(held_up)}")
         if self.unknown:
             screen.say(self._unknown(unknown))
         if self.first_error is not None:
@@ -103,6 +109,14 @@ class Tally:
             *(count(number, one, many) for number, one, many in sometimes if number),
             f"{seconds:,.1f} s",
         ]
+
+    def _held_up(self) -> list[str]:
+        parts = []
+        if self.waited > _WORTH_A_WORD:
+            parts.append(f"waited at least {duration(self.waited)}")
+        if self.stats.rate_limited:
+            parts.append(f"{count(self.stats.rate_limited, 'request')} refused and sent again")
+        return parts
 
     def _unknown(self, path: str | None) -> str:
         if path:

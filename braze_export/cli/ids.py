@@ -13,6 +13,7 @@ from click.exceptions import Exit
 
 from braze_export import BrazeClient, ExportStats, Limits
 from braze_export.cli.connection import Connection, connection_options, limit_options
+from braze_export.cli.dry_run import Rehearsal, rehearse
 from braze_export.cli.exporting import Places, Tally, carry
 from braze_export.cli.failures import SOME_FAILED, logged
 from braze_export.cli.help import SETTINGS, examples
@@ -23,6 +24,7 @@ from braze_export.cli.readings import IdsReading
 from braze_export.cli.screen import Screen, count, is_live
 from braze_export.cli.tables import table
 from braze_export.cli.writing import STANDARD, Output, one_line, output
+from braze_export.limits import PoolSnapshot
 
 _BATCH: Final = 50  # profiles of one request
 _COLUMNS: Final = ("external_id", "first_name", "last_name", "email", "country", "language")
@@ -34,6 +36,7 @@ _ROWS: Final = 50
     epilog=examples(
         "braze-export ids u1 u2 --format table",
         "braze-export ids --input ids.txt -o users.ndjson --unknown unknown.txt",
+        "braze-export ids --input ids.txt --dry-run",
         "braze-export ids --fields external_id,email,custom_attributes < ids.txt | gzip > u.gz",
         "braze-export ids --as email ada@example.com --fields external_id,email",
         "braze-export ids --as alias:amplitude_id --input aliases.txt -o users.ndjson",
@@ -89,6 +92,13 @@ _ROWS: Final = 50
     help=f"Stop after N profiles. A table stops after {_ROWS} without it.",
 )
 @click.option("--ordered", is_flag=True, help="Keep the order of the input, request by request.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Send and write nothing: count the identifiers, and print how many requests they are and "
+    "how long these wait at least. No key is needed. With --limit N: as if each of the first N "
+    "had a profile.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 @limit_options
 @connection_options
@@ -104,6 +114,9 @@ def ids(screen: Screen, /, connection: Connection, limits: Limits, **options: An
     with ExitStack() as stack:
         stack.enter_context(logged(screen, connection.verbosity))
         source = stack.enter_context(opened(wish.ids, wish.source_path))
+        if wish.dry_run:
+            rehearse(wish.rehearsal(source, limits), screen, quiet=wish.quiet)
+            return
         job = _Job(wish, source, connection.client(screen, limits), screen)
         outputs = [output(path, screen) for path in (wish.lines_to, wish.unknown, wish.failed)]
         job.run(*map(stack.enter_context, outputs))
@@ -124,6 +137,7 @@ class _Wish:
     failed: str | None
     limit: int | None
     ordered: bool
+    dry_run: bool
     quiet: bool
     concurrency: int
 
@@ -146,6 +160,10 @@ class _Wish:
     def at_once(self) -> int:
         """Requests under way at once: no more than the limit can use."""
         return min(self.concurrency, self.most // _BATCH + 1) if self.most else self.concurrency
+
+    def rehearsal(self, source: Source, limits: Limits) -> Rehearsal:
+        """Return what a dry run needs to know."""
+        return Rehearsal(source, self.kind, self.columns, self.most, limits)
 
     def check(self, limits: Limits) -> None:
         """Refuse what cannot work, before anything is sent.
@@ -213,7 +231,10 @@ class _Job:
                 shown=self._progress_shown(),
             ),
         ):
-            await carry(export, places, self.tally, wish.most)
+            try:
+                await carry(export, places, self.tally, wish.most)
+            finally:
+                self.tally.waited = self._waited()
 
     def _keeper(self, profiles: Output) -> Callable[[bytes], Awaitable[None]]:
         async def write(profile: bytes) -> None:
@@ -225,7 +246,21 @@ class _Job:
         return keep if self.wish.shape == "table" else write
 
     def _reading(self, stats: ExportStats) -> IdsReading:
-        return IdsReading.of(stats, self.source.total(), exact=self.source.exact)
+        source = self.source
+        return IdsReading.of(stats, source.total(), exact=source.exact, pool=self._pool())
+
+    def _pool(self) -> PoolSnapshot:
+        """Return how the limit stands that this export draws on: no other has sent anything."""
+        return max(self.client.limits.snapshot().values(), key=lambda pool: pool.sent)
+
+    def _waited(self) -> float:
+        """Return the seconds during which requests surely waited for the rate limit.
+
+        The pool adds up what each of them waited, and so many at most do so at once.
+        """
+        pool, stats = self._pool(), self.tally.stats
+        begun = stats.requests - stats.retries + pool.waiting
+        return pool.seconds_waited / max(1, min(self.wish.at_once, begun))
 
     def _progress_shown(self) -> bool:
         # On a terminal that shows the profiles themselves it would be in their way.

@@ -17,6 +17,7 @@ _LIVE_TICK: Final = 0.1
 _PLAIN_TICK: Final = 1.0
 _LONGEST_PLAIN_TICK: Final = 60.0
 _WINDOW: Final = 30.0  # seconds that the rate is measured over
+_BESIDE: Final = 7  # columns beside the words: the spinner, the shortest bar, the gaps
 
 
 class Reading(Protocol):
@@ -95,6 +96,7 @@ class _Live:
             expand=True,
         )
         self._narrow = screen.err.width < 78
+        self._room = screen.err.width - _BESIDE
         self._task = self._bars.add_task("", total=None, text="")
         self._bars.start()
 
@@ -102,12 +104,22 @@ class _Live:
         parts = reading.parts(pace, narrow=self._narrow)
         if pace.left(reading) is None:
             parts.append(duration(elapsed) + ("" if self._narrow else " elapsed"))
-        text = " · ".join(parts)
+        text = _fitting(parts, self._room)
         self._bars.update(self._task, completed=reading.done, total=reading.total, text=text)
         self._bars.refresh()
 
     def close(self) -> None:
         self._bars.stop()
+
+
+def _fitting(parts: list[str], room: int) -> str:
+    """Join parts; where there is no room for all, without the third and those that follow it.
+
+    The first say how far it is, the last how long it takes: these are kept.
+    """
+    while len(text := " · ".join(parts)) > room and len(parts) > 3:
+        parts = parts[:2] + parts[3:]
+    return text
 
 
 class _Plain:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, TypeAlias
 
 import rich_click as click
-from attrs import define
+from attrs import define, field
 
 from braze_export import (
     BrazeId,
@@ -56,6 +56,11 @@ def kind_of(_context: click.Context, parameter: click.Parameter, word: str) -> K
     return lambda name: UserAlias(name, label)
 
 
+def goes_alone(kind: Kind) -> bool:
+    """Say whether Braze takes one identifier of a kind in a request, and not 50."""
+    return kind in {BrazeId, DeviceId, EmailAddress, PhoneNumber}
+
+
 def as_text(identifier: Identifier) -> str:
     """Return an identifier as it was read."""
     if isinstance(identifier, str):
@@ -87,11 +92,13 @@ class Lines:
         name: of the file, for messages.
         descriptor: open for reading.
         size: in bytes, where it is a file.
+        lines: read so far, blank ones included.
     """
 
     name: str
     descriptor: int
     size: int | None
+    lines: int = field(default=0, init=False)
     _handed_out: int = 0
     _bytes: int = 0
     _ended: bool = False
@@ -110,11 +117,10 @@ class Lines:
         return max(self._handed_out, round(self._handed_out * self.size / self._bytes))
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        number = 0
         async for line in self._split():
-            number += 1
+            self.lines += 1
             self._bytes += len(line) + 1
-            text = self._decoded(line, number)
+            text = self._decoded(line, self.lines)
             if text and not text.isspace():
                 self._handed_out += 1
                 yield text

@@ -9,6 +9,7 @@ from rich.filesize import decimal
 from braze_export import DownloadStats, ExportState, ExportStats
 from braze_export.cli.progress import Pace, duration
 from braze_export.cli.screen import count
+from braze_export.limits import PoolSnapshot
 
 
 @frozen
@@ -21,6 +22,7 @@ class IdsReading:
         exact: whether the total is counted, not guessed.
         requests: sent.
         again: of these, those that were sent again.
+        pool: how the rate limit stands, if it is to be told.
     """
 
     done: int
@@ -28,14 +30,22 @@ class IdsReading:
     exact: bool
     requests: int
     again: int
+    pool: PoolSnapshot | None = None
 
     @classmethod
-    def of(cls, stats: ExportStats, total: int | None, *, exact: bool = True) -> "IdsReading":
+    def of(
+        cls,
+        stats: ExportStats,
+        total: int | None,
+        *,
+        exact: bool = True,
+        pool: PoolSnapshot | None = None,
+    ) -> "IdsReading":
         """Read the counters of an export. What was asked for counts once it was answered."""
         answered = stats.users + stats.invalid_user_ids + stats.failed + stats.unaccounted
         # One e-mail address may give several users, so that more comes back than was asked for.
         done = min(answered, stats.identifiers) + stats.duplicates
-        return cls(done, total, exact, stats.requests, stats.retries)
+        return cls(done, total, exact, stats.requests, stats.retries, pool)
 
     def parts(self, pace: Pace, *, narrow: bool) -> list[str]:
         """Say it in words. See ``Reading``."""
@@ -44,7 +54,25 @@ class IdsReading:
         if not narrow:
             again = f" ({self.again:,} again)" if self.again else ""
             parts.append(f"{count(self.requests, 'request')}{again}")
-        return parts + _left(pace.left(self))
+            parts += self._standing()
+        left, window = pace.left(self), self._next_window
+        # While everything waits the pace still says what it was before.
+        return parts + _left(left if left is None or window is None else max(left, window))
+
+    @property
+    def _next_window(self) -> float | None:
+        """Seconds until requests go on, if all that is left of the limit is to wait."""
+        pool = self.pool
+        return pool.resets_in if pool and pool.waiting and not pool.remaining else None
+
+    def _standing(self) -> list[str]:
+        pool, window = self.pool, self._next_window
+        parts = []
+        if pool is not None and pool.remaining is not None:
+            parts.append(f"limit {pool.remaining:,}/{pool.limit:,}")
+        if window is not None:
+            parts.append(f"next window in {duration(window)}")
+        return parts
 
 
 @define

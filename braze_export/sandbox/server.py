@@ -19,6 +19,7 @@ from braze_export.sandbox.messages import MAX_BODY, Reply, Request, decode, enco
 from braze_export.sandbox.people import Person
 from braze_export.sandbox.settings import NEW_WORKSPACE, Settings, is_loopback
 from braze_export.sandbox.tally import Counters, RequestRecord, Tally
+from braze_export.sandbox.windows import PoolName, Window
 from braze_export.sandbox.wire import Sent, compose, send, spoil
 from braze_export.sandbox.workspace import Workspace
 
@@ -111,6 +112,15 @@ class Sandbox(Settings):
         """
         self.segment_id(n)
         return (f"u{user}" for user in self._workspace.segments.members(n))
+
+    def use_up(self, requests: int, pool: PoolName = "ids") -> int:
+        """Count requests of another user of the workspace; return how many the limit allowed."""
+        now = self.clock()
+        return sum(self._workspace.pools[pool].take(now) for _ in range(requests))
+
+    def change_limit(self, window: Window, pool: PoolName = "ids") -> None:
+        """Set another limit, as Braze may at any time. What was used stays used."""
+        self._workspace.pools[pool].change(window)
 
     def rewrite_exports(self) -> None:
         """Have the archives of all exports made anew: other bytes, ``ETag``, ``Last-Modified``.

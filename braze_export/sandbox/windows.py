@@ -4,10 +4,12 @@ https://www.braze.com/docs/api/api_limits/
 """
 
 import math
-from typing import Self
+from typing import Literal, Self, TypeAlias
 
 import attrs
 from attrs import validators
+
+PoolName: TypeAlias = Literal["ids", "fast_ids", "default"]
 
 
 @attrs.frozen
@@ -61,11 +63,18 @@ class Pool:
         self._used += 1
         return True
 
+    def change(self, window: Window) -> None:
+        """Set another limit. What was used of the window under way stays used."""
+        if window.period != self._window.period:
+            self._index = -1
+        self._window = window
+
     def rate(self, now: float) -> Rate:
         """Tell what is left, and the epoch second in which it starts anew, rounded up."""
         self._turn(now)
         limit = self._window.max_requests
-        return Rate(limit, limit - self._used, math.ceil((self._index + 1) * self._window.period))
+        left = max(0, limit - self._used)  # less than used, where the limit was lowered
+        return Rate(limit, left, math.ceil((self._index + 1) * self._window.period))
 
     def _turn(self, now: float) -> None:
         index = math.floor(now / self._window.period)

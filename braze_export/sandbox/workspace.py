@@ -19,7 +19,7 @@ from braze_export.sandbox.people import People
 from braze_export.sandbox.profiles import Profiles
 from braze_export.sandbox.segments import Segments
 from braze_export.sandbox.settings import Settings
-from braze_export.sandbox.windows import Pool
+from braze_export.sandbox.windows import Pool, PoolName
 
 IDS = "/users/export/ids"
 
@@ -55,9 +55,12 @@ class Workspace:
             "/segments/details": Endpoint("GET", "segments.details", segments.details),
             "/segments/data_series": Endpoint("GET", "segments.data_series", segments.data_series),
         }
-        self._shared = Pool(settings.default_window)
-        self._ids = Pool(settings.ids_window)
-        self._fast_ids = Pool(settings.fast_ids_window) if settings.fast_ids_window else None
+        self.pools: dict[PoolName, Pool] = {
+            "default": Pool(settings.default_window),
+            "ids": Pool(settings.ids_window),
+        }
+        if settings.fast_ids_window:
+            self.pools["fast_ids"] = Pool(settings.fast_ids_window)
 
     def answer(self, request: Request, now: float) -> Reply:
         """Serve a request, or refuse it as documented.
@@ -110,8 +113,10 @@ class Workspace:
         Undocumented: whether slow and fast requests share a counter. They do not here.
         """
         if request.path != IDS:
-            return self._shared
-        return self._fast_ids if self._fast_ids and is_fast(request.json) else self._ids
+            return self.pools["default"]
+        if "fast_ids" in self.pools and is_fast(request.json):
+            return self.pools["fast_ids"]
+        return self.pools["ids"]
 
 
 def _take(pool: Pool, now: float) -> None:

@@ -117,11 +117,47 @@ def test_the_log_on_standard_error(braze: Sandbox, run: Any) -> None:
         ({"max_requests": 7}, Limits(ids=RateLimit(7, 60))),
         ({"max_requests": 7, "period": 2.5}, Limits(ids=RateLimit(7, 2.5))),
         ({"new_workspace": True, "max_requests": 7}, Limits(ids=RateLimit(7, 60))),
+        ({"oldest_workspace": True}, Limits.oldest_workspace()),
+        ({"oldest_workspace": True, "max_requests": 7}, Limits(ids=RateLimit(7, 60))),
+        ({"reserve": 0.2}, Limits(reserve=0.2)),
+        ({"reserve": 0.2, "new_workspace": True}, Limits.new_workspace(reserve=0.2)),
+        ({"reserve": 0.2, "oldest_workspace": True}, Limits.oldest_workspace(reserve=0.2)),
+        ({"reserve": 0.2, "max_requests": 7}, Limits(ids=RateLimit(7, 60), reserve=0.2)),
     ],
 )
 def test_limits(options: dict[str, Any], limits: Limits) -> None:
-    given = {"new_workspace": False, "max_requests": None, "period": None} | options
-    assert connection._limits(**given) == limits
+    none = {"new_workspace": False, "oldest_workspace": False, "max_requests": None, "period": None}
+    assert connection._limits(**({"reserve": 0.0} | none | options)) == limits
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--new-workspace", "--oldest-workspace"], "--new-workspace or --oldest-workspace, not"),
+        (["--period", "5"], "--period needs --max-requests"),
+        (["--reserve", "1"], "'--reserve': 1.0 is not in the range 0<=x<1"),
+        (["--reserve", "-0.1"], "'--reserve': -0.1 is not in the range 0<=x<1"),
+        (["--reserve", "20%"], "'--reserve': '20%' is not a valid float"),
+        (["--reserve", "nan"], "reserve must be a share from 0 to below 1, not nan"),
+    ],
+)
+def test_limits_that_cannot_be_right(options: list[str], message: str, run: Any) -> None:
+    ran = run("ids", "u1", *options, "--dry-run")
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+
+
+def test_the_limits_reach_the_client(braze: Sandbox, run: Any, monkeypatch: Any) -> None:
+    made: list[Limits | None] = []
+    real = connection.Connection.client
+
+    def client(self: Any, screen: Any, limits: Limits | None = None, **more: Any) -> Any:
+        made.append(limits)
+        return real(self, screen, limits, **more)
+
+    monkeypatch.setattr(connection.Connection, "client", client)
+    assert run("ids", "u1", "--oldest-workspace", "--reserve", "0.25").code == 0
+    assert made == [Limits.oldest_workspace(reserve=0.25)]
 
 
 def on_a_terminal(arguments: list[str], answer: bytes, until: bytes) -> tuple[int, bytes]:

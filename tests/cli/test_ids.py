@@ -1,9 +1,11 @@
 import json
 import os
+import re
 import signal
 import stat
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ import pytest
 
 from braze_export import (
     ConnectError,
+    ExportStats,
     RateLimitError,
     RetryPolicy,
 )
 from braze_export.cli import exporting, reading, writing
 from braze_export.cli.failures import in_our_words
-from braze_export.sandbox import Fault, Sandbox
+from braze_export.cli.screen import Screen
+from braze_export.sandbox import Fault, Sandbox, Window
 from tests.cli.conftest import KEY, lines_of, point_to, serving
 
 IDS = "/users/export/ids"
@@ -378,17 +382,29 @@ def test_an_interrupt_keeps_what_has_come(
     assert len(names((tmp_path / "users.ndjson.partial").read_text())) == 70
 
 
+def one_window(requests: int) -> AbstractContextManager[Sandbox]:
+    """A Braze whose clock stands still, so that its one window never ends."""
+    return serving(ids_window=Window(requests, 3600), clock=lambda: 1_800_000_000.0)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c(
-    number: signal.Signals, code: int, braze: Sandbox, spawn: Callable[..., Any], tmp_path: Path
+    number: signal.Signals,
+    code: int,
+    spawn: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "ids.txt").write_text("".join(f"u{n}\n" for n in range(1, 1001)))
-    arguments = ("--max-requests", "10", "--period", "60", "-o", "users.ndjson")
-    process = spawn("ids", "-i", "ids.txt", *arguments)
-    while " 50/1,000 ids" not in process.stderr.readline():
-        pass  # the progress says when the answer was taken
-    process.send_signal(number)
-    err = process.stderr.read()
+    with one_window(1) as sandbox:
+        point_to(sandbox, monkeypatch)
+        process = spawn("ids", "-i", "ids.txt", "-o", "users.ndjson")
+        while " 50/1,000 ids" not in (line := process.stderr.readline()):
+            pass  # the progress says when the answer was taken
+        process.send_signal(number)
+        err = process.stderr.read()
+    assert "1 request, limit 0/1, next window in " in line
+    assert "\nRate limit: waited at least " in err
     assert process.stdout.read() == ""
     assert process.wait(10) == code
     assert "50 lines kept in users.ndjson.partial\nInterrupted.\n" in err
@@ -453,3 +469,176 @@ def test_errors_speak_of_options_and_not_of_arguments() -> None:
     assert in_our_words(limited) == "429 x. lower --max-requests"
     unreachable = ConnectError("x", hint="Check base_url and the network")
     assert in_our_words(unreachable) == "x. Check the endpoint and the network"
+
+
+@pytest.mark.parametrize(
+    ("waited", "refused", "told"),
+    [
+        (0.0, 0, ""),
+        (1.0, 0, ""),
+        (125.0, 0, "Rate limit: waited at least 2:05\n"),
+        (0.5, 1, "Rate limit: 1 request refused and sent again\n"),
+        (125.0, 3, "Rate limit: waited at least 2:05; 3 requests refused and sent again\n"),
+    ],
+)
+def test_what_the_rate_limit_cost(
+    waited: float, refused: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stats = ExportStats(identifiers=1, requests=1, rate_limited=refused)
+    exporting.Tally(stats, waited=waited).tell(Screen(), seconds=1, unknown=None, failed=None)
+    assert capsys.readouterr().err.partition("\n")[2] == told
+
+
+def test_a_refusal_is_told_in_the_end(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(ids_window=Window(100, 1)) as sandbox:
+        point_to(sandbox, monkeypatch)
+        sandbox.inject(Fault(status=429))
+        ran = run("ids", "u1")
+    assert ran.code == 0
+    assert "\nRate limit: " in ran.err
+    assert "1 request refused and sent again\n" in ran.err
+
+
+def dry(run: Any, *arguments: str, stdin: bytes = b"") -> tuple[dict[str, str], str]:
+    """The table of a dry run, and its advice."""
+    ran = run("ids", "--dry-run", *arguments, stdin=stdin)
+    assert ran.code == 0
+    assert ran.err.endswith(
+        "Nothing was sent. The time that the requests themselves take comes on top.\n"
+    )
+    rows, _, advice = ran.out.partition("\n\n")
+    return dict(re.split(r"  +", row.rstrip(), maxsplit=1) for row in lines_of(rows)), advice
+
+
+def test_a_dry_run_needs_neither_key_nor_endpoint(run: Any, tmp_path: Path) -> None:
+    outputs = ("-o", "users.ndjson", "--unknown", "unknown.txt", "--failed", "failed.ndjson")
+    rows, advice = dry(run, "u1", "u2", "u1", *outputs)
+    assert rows == {
+        "identifiers": "3",
+        "requests": "1",
+        "limit": "2,500 requests per 60 s",
+        "least time": "0 s",
+    }
+    assert advice == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_sends_nothing(braze: Sandbox, run: Any, tmp_path: Path) -> None:
+    (tmp_path / "users.ndjson").write_text("as it was")
+    dry(run, "u1", "-o", "users.ndjson")
+    assert braze.counters.requests == 0
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["as it was"]
+
+
+CONTENT = b"\xef\xbb\xbf" + b"".join(b"u%d\r\n\r\n" % n for n in range(1, 25_002))
+
+
+@pytest.mark.parametrize("extra", [("-i", "ids.txt"), ("-i", "-"), ()])
+def test_a_dry_run_counts_the_input(
+    extra: tuple[str, ...], run: Any, ids_file: Callable[..., str]
+) -> None:
+    content = CONTENT if "ids.txt" in extra else CONTENT[:4096].rpartition(b"u")[0]  # a pipe's
+    ids_file(content)
+    number = content.count(b"u")
+    rows, _ = dry(run, *extra, stdin=b"" if "ids.txt" in extra else content)
+    assert rows["lines read"] == f"{2 * number:,}"
+    assert rows["identifiers"] == f"{number:,}"
+    assert rows["requests"] == str((number + 49) // 50)
+
+
+@pytest.mark.parametrize(
+    ("options", "limit", "time"),
+    [
+        ([], "2,500 requests per 60 s", "0 s"),
+        (["--new-workspace", "--fields", "email"], "40 requests per 1 s", "12 s"),
+        (["--new-workspace", "--fields", "canvases_received"], "250 requests per 60 s", "2:00"),
+        (["--oldest-workspace"], "250,000 requests per 3,600 s", "0 s"),
+        (["--max-requests", "7", "--period", "2.5"], "7 requests per 2.5 s", "2:58"),
+        (
+            ["--max-requests", "100", "--reserve", "0.2"],
+            "100 requests per 60 s, 20 of them left to others",
+            "6:00",
+        ),
+    ],
+)
+def test_a_dry_run_knows_the_limit(
+    options: list[str], limit: str, time: str, run: Any, ids_file: Callable[..., str]
+) -> None:
+    rows, _ = dry(run, "-i", ids_file(CONTENT), *options)
+    assert (rows["limit"], rows["least time"]) == (limit, time)
+
+
+def test_a_dry_run_gives_advice(run: Any, ids_file: Callable[..., str]) -> None:
+    slow = ("--fields", "email,campaigns_received")
+    _, advice = dry(run, "-i", ids_file(CONTENT), "--new-workspace", *slow)
+    assert "neither campaigns_received nor canvases_received" in advice
+    assert "it takes 12 s instead of 2 min" in advice
+    rows, advice = dry(run, "-i", "ids.txt", "--max-requests", "1")
+    assert rows["least time"] == "8:20:00"
+    assert advice.startswith("If a segment can describe these users")
+    assert "instead of 501" in advice
+
+
+@pytest.mark.parametrize(
+    ("options", "needed", "requests"),
+    [
+        (["--limit", "60"], "60, see --limit", "2"),
+        (["--limit", "30000"], None, "501"),
+        (["--format", "table"], "50, see --limit", "1"),
+    ],
+)
+def test_a_dry_run_up_to_a_limit(
+    options: list[str], needed: str | None, requests: str, run: Any, ids_file: Callable[..., str]
+) -> None:
+    rows, _ = dry(run, "-i", ids_file(CONTENT), *options)
+    assert rows["identifiers"] == "25,001"
+    assert (rows.get("needed"), rows["requests"]) == (needed, requests)
+
+
+@pytest.mark.parametrize(
+    ("kind", "requests"),
+    [
+        ("external_id", "1"), ("alias:label", "1"),
+        ("braze_id", "3"), ("device_id", "3"), ("email", "3"), ("phone", "3"),
+    ],
+)  # fmt: skip
+def test_a_dry_run_knows_what_goes_alone(kind: str, requests: str, run: Any) -> None:
+    assert dry(run, "a", "b", "c", "--as", kind)[0]["requests"] == requests
+
+
+def test_a_dry_run_of_a_misspelt_field(run: Any) -> None:
+    ran = run("ids", "u1", "--fields", "emial", "--dry-run")
+    assert ran.code == 0
+    assert ran.err.startswith("Warning: Braze documents no field 'emial'")
+
+
+def test_a_dry_run_of_nothing(run: Any) -> None:
+    ran = run("ids", "--dry-run", stdin=b"\n\n")
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err == "There were no identifiers: the input is empty\n"
+    assert run("ids", "--dry-run", "-q").err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "message"),
+    [
+        (["-i", "ids.txt"], b"u1\ncaf\xe9\n", "ids.txt, line 2 is not UTF-8"),
+        (["-i", "ids.txt"], b"x" * 200_000, "ids.txt, line 1 is longer than"),
+        (["-i", "missing.txt"], b"", "missing.txt"),
+        (["-i", "ids.txt", "-o", "ids.txt"], b"u1\n", "different files"),
+        (["-i", "ids.txt", "--new-workspace"], b"u1\n", "give --fields"),
+    ],
+)
+def test_a_dry_run_refuses_what_cannot_work(
+    arguments: list[str], content: bytes, message: str, run: Any, ids_file: Callable[..., str]
+) -> None:
+    ids_file(content)
+    ran = run("ids", *arguments, "--dry-run")
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+
+
+def test_a_quiet_dry_run(run: Any) -> None:
+    ran = run("ids", "u1", "--dry-run", "-q")
+    assert ran.err == ""
+    assert ran.out.startswith("identifiers")

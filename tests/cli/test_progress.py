@@ -10,6 +10,7 @@ from braze_export.cli.progress import Pace, Progress, duration
 from braze_export.cli.reading import Arguments, Lines
 from braze_export.cli.readings import IdsReading as Reading
 from braze_export.cli.screen import Screen
+from braze_export.limits import PoolSnapshot
 from tests.virtual import run
 
 
@@ -51,6 +52,56 @@ def test_a_pace_that_is_rarely_read() -> None:
 def test_a_reading_never_says_more_than_was_asked_for() -> None:
     stats = ExportStats(identifiers=3, users=5, duplicates=2, requests=4, retries=1)
     assert Reading.of(stats, None) == reading(5, None, requests=4, again=1)
+
+
+def pool(**more: Any) -> PoolSnapshot:
+    nothing = {"limit": 250, "remaining": None, "resets_in": None, "waiting": 0, "in_flight": 0}
+    return PoolSnapshot(**(nothing | {"sent": 0, "refused": 0, "seconds_waited": 0.0} | more))
+
+
+@pytest.mark.parametrize(
+    ("standing", "told"),
+    [
+        (None, []),
+        (pool(), []),
+        (pool(remaining=12, resets_in=30), ["limit 12/250"]),
+        (pool(remaining=12, resets_in=30, waiting=5), ["limit 12/250"]),
+        (pool(remaining=0, resets_in=30), ["limit 0/250"]),
+        (pool(remaining=0, waiting=5), ["limit 0/250"]),
+        (pool(remaining=0, resets_in=34.3, waiting=5), ["limit 0/250", "next window in 34 s"]),
+        (pool(limit=2500, remaining=1999), ["limit 1,999/2,500"]),
+        (pool(resets_in=2, waiting=1), ["next window in 2 s"]),  # refused, and nothing said
+    ],
+)
+def test_how_the_rate_limit_stands(standing: PoolSnapshot | None, told: list[str]) -> None:
+    pace = Pace()
+    pace.mark(0, 0)
+    assert reading(0, 10, pool=standing).parts(pace, narrow=False)[3:] == told
+    assert reading(0, 10, pool=standing).parts(pace, narrow=True) == ["0/10 ids", "0/s"]
+
+
+def test_no_end_before_the_next_window() -> None:
+    pace = Pace()
+    pace.mark(0, 0)
+    pace.mark(1, 100)
+    spent = pool(remaining=0, resets_in=34, waiting=1)
+    assert reading(100, 200, pool=spent).parts(pace, narrow=True)[-1] == "34 s left"
+    assert reading(100, 5000, pool=spent).parts(pace, narrow=True)[-1] == "49 s left"
+    assert reading(100, 200, pool=pool(remaining=1)).parts(pace, narrow=True)[-1] == "1 s left"
+
+
+@pytest.mark.parametrize(
+    ("room", "text"),
+    [
+        (100, "aaaa · bbbb · cccc · dddd · eeee"),
+        (32, "aaaa · bbbb · cccc · dddd · eeee"),
+        (31, "aaaa · bbbb · dddd · eeee"),
+        (24, "aaaa · bbbb · eeee"),
+        (5, "aaaa · bbbb · eeee"),
+    ],
+)
+def test_what_does_not_fit_is_left_out(room: int, text: str) -> None:
+    assert progress._fitting(["aaaa", "bbbb", "cccc", "dddd", "eeee"], room) == text
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, seconds: float, **options: Any) -> None:

@@ -88,3 +88,28 @@ async def test_who_has_no_access_does_not_use_up_the_window(connect: Connect) ->
     no_key = {"Authorization": ""}
     assert (await client.call("POST", IDS, headers=no_key)).rate[1] == 2_500
     assert (await client.get("/nowhere")).rate[:2] == (250_000, 250_000)
+
+
+async def test_others_use_the_same_window(connect: Connect, clock: Clock) -> None:
+    client = await connect(ids_window=Window(5, 60.0))
+    sandbox = client.sandbox
+    assert sandbox.use_up(3) == 3
+    assert (await client.ids("u1")).rate[:2] == (5, 1)
+    assert sandbox.use_up(3) == 1
+    assert (await client.ids("u1")).status == 429
+    assert sandbox.use_up(1, "default") == 1
+    with pytest.raises(KeyError):
+        sandbox.use_up(1, "fast_ids")
+
+
+async def test_a_limit_can_change_under_way(connect: Connect, clock: Clock) -> None:
+    client = await connect(ids_window=Window(3, 60.0))
+    sandbox = client.sandbox
+    assert sandbox.use_up(2) == 2
+    sandbox.change_limit(Window(10, 60.0))
+    assert (await client.ids("u1")).rate[:2] == (10, 7)
+    sandbox.change_limit(Window(2, 60.0))
+    refused = await client.ids("u1")
+    assert (refused.status, refused.rate[:2]) == (429, (2, 0))
+    sandbox.change_limit(Window(2, 1.0))
+    assert (await client.ids("u1")).rate[:2] == (2, 1)

@@ -1,0 +1,87 @@
+"""Bars as an SVG picture: one for each scenario, with its bound and its refusals."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from attrs import frozen
+
+_ROW, _LEFT, _WIDTH, _TOP = 26, 430, 420, 56
+_LONGEST = 1.6  # times the perfect scheduler's time that the scale ends at
+_GOOD, _MISSED, _OTHER = "#2f7d4f", "#b3402e", "#8a8f98"
+
+
+@frozen
+class Bar:
+    """One scenario.
+
+    Attributes:
+        name: what it is.
+        ratio: time against the perfect scheduler's.
+        refused: answers of 429.
+        requests: all that were needed.
+        bound: the largest ratio allowed; ``None`` for what is shown for comparison.
+        kept: whether all bounds were kept.
+    """
+
+    name: str
+    ratio: float
+    refused: int
+    requests: int
+    bound: float | None
+    kept: bool
+
+
+def draw(bars: Sequence[Bar], path: Path) -> None:
+    """Write the picture."""
+    height = _TOP + _ROW * len(bars) + 34
+    width = _LEFT + _WIDTH + 170
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12" fill="#222">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        '<text x="16" y="22" font-size="15" font-weight="bold">Time against a perfect scheduler, '
+        "and answers of 429</text>",
+        *_axis(height),
+        *(part for number, bar in enumerate(bars) for part in _bar(number, bar)),
+        "</svg>",
+    ]
+    path.write_text("\n".join(parts) + "\n", "utf-8")
+
+
+def _x(ratio: float) -> float:
+    return _LEFT + (min(ratio, _LONGEST) - 0.8) / (_LONGEST - 0.8) * _WIDTH
+
+
+def _axis(height: int) -> list[str]:
+    parts = []
+    for tenth in range(8, 17, 2):
+        ratio = tenth / 10
+        colour, dash = ("#222", "") if tenth == 10 else ("#ddd", ' stroke-dasharray="2 3"')
+        x = _x(ratio)
+        parts += [
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 8}" y2="{height - 28}" '
+            f'stroke="{colour}"{dash}/>',
+            f'<text x="{x:.1f}" y="{_TOP - 14}" text-anchor="middle" fill="#666">{ratio:.1f}</text>',
+        ]
+    return parts
+
+
+def _bar(number: int, bar: Bar) -> list[str]:
+    y = _TOP + number * _ROW
+    colour = _OTHER if bar.bound is None else _GOOD if bar.kept else _MISSED
+    end = _x(bar.ratio)
+    told = f"{bar.ratio:.3f} · {bar.refused} of {bar.requests} refused"
+    parts = [
+        f'<text x="{_LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(bar.name)}</text>',
+        f'<rect x="{_LEFT}" y="{y + 3}" width="{max(1.0, end - _LEFT):.1f}" height="{_ROW - 9}" '
+        f'fill="{colour}"/>',
+        f'<text x="{max(end, _x(1.0)) + 6:.1f}" y="{y + 15}">{escape(told)}</text>',
+    ]
+    if bar.bound is not None:
+        x = _x(bar.bound)
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + _ROW - 4}" stroke="#222" '
+            'stroke-width="2"/>'
+        )
+    return parts

@@ -1,0 +1,1 @@
+"""What connects the client with other libraries, each room with an extra of its own."""

@@ -1,0 +1,51 @@
+"""What grants requests while Redis is gone: a share of the limit for each process."""
+
+import asyncio
+
+from attrs import evolve
+
+from braze_export.endpoints import Pool
+from braze_export.governor import LocalLimiter
+from braze_export.limits import Lane, Limits, Permit, PoolSnapshot
+from braze_export.tasks import cancel
+
+
+class Aside:
+    """A limiter of this process alone, made anew whenever Redis goes: what it knew is old then.
+
+    Args:
+        limits: those that all processes share.
+        processes: how many share them.
+    """
+
+    def __init__(self, limits: Limits, processes: int) -> None:
+        self._limits = evolve(limits, reserve=1 - (1 - limits.reserve) / processes)
+        self._limiter: LocalLimiter | None = None
+        self._waiting: set[asyncio.Task[Permit]] = set()
+
+    def switch(self, gone: bool) -> None:  # noqa: FBT001  called by the link
+        """Begin to grant requests, or end it: whoever still waits then gets nothing."""
+        self._limiter = LocalLimiter(self._limits) if gone else None
+        for waiting in self._waiting:
+            waiting.cancel()
+
+    async def acquire(self, pool: Pool, lane: Lane) -> Permit | None:
+        """Return when a request of this pool may be sent, or with ``None`` when Redis is back."""
+        if self._limiter is None:
+            return None
+        waiting = asyncio.create_task(self._limiter.acquire(pool, lane))
+        self._waiting.add(waiting)
+        try:
+            await asyncio.wait([waiting])
+        except asyncio.CancelledError:
+            await cancel(waiting)
+            if not waiting.cancelled():
+                waiting.result().unanswered(sent=False)
+            raise
+        finally:
+            self._waiting.discard(waiting)
+        return None if waiting.cancelled() else waiting.result()
+
+    def snapshot(self, pool: Pool) -> PoolSnapshot | None:
+        """Return how a pool stands, or ``None`` while Redis is there."""
+        return None if self._limiter is None else self._limiter.snapshot()[pool]

@@ -1,0 +1,191 @@
+"""The way to Redis: runs the script, and knows whether Redis is gone."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import random
+import re
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from braze_export.errors import InputError, LimiterError
+
+try:
+    from redis import asyncio as redis
+    from redis import exceptions
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+except ImportError as missing:
+    raise ImportError(
+        'braze_export.integrations.redis needs: pip install "braze-export[redis]"'
+    ) from missing
+
+_SCRIPT: Final = files("braze_export.integrations").joinpath("lease.lua").read_text("utf-8")
+_SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_SOCKET_TIMEOUT: Final = 2.0  # seconds, of connections that are made from a URL
+_TOO_LONG: Final = 3.0  # seconds that a call may take, tries of the client's own included
+_SOONEST, _LATEST = 0.5, 5.0  # seconds until Redis is tried again; they double in between
+_NEEDED: Final = "+evalsha +eval +time +hgetall +hset +hdel +expire"
+_FAILURES: Final = (
+    exceptions.RedisError,
+    exceptions.RedisClusterException,
+    OSError,
+    TimeoutError,
+)
+_log = logging.getLogger("braze_export")
+
+Client: TypeAlias = "redis.Redis | redis.RedisCluster"
+
+
+class Link:
+    """One Redis, or a cluster.
+
+    Args:
+        client: a URL, or a client that stays open when the link is closed.
+
+    Attributes:
+        place: host and port, or whatever else tells where it is; without user and password.
+        gone: whether the last call failed.
+        next_try: while it is gone, the loop's time of the next call.
+        reason: why it is gone.
+        watchers: are told when Redis goes (True), and when it is back (False).
+    """
+
+    def __init__(self, client: str | Client) -> None:
+        self._owned = isinstance(client, str)
+        self._client = _connected(client) if isinstance(client, str) else client
+        self.place = _place(self._client)
+        self.gone = False
+        self.next_try = 0.0
+        self.reason = ""
+        self.watchers: list[Callable[[bool], None]] = []
+        self._pause = _SOONEST
+
+    async def check(self, key: str, words: bytes) -> None:
+        """Run the script.
+
+        Raises:
+            LimiterError: Redis cannot be reached, or does not run it.
+        """
+        try:
+            await self._run(key, words)
+        except _FAILURES as error:
+            raise LimiterError(_sentence(error, self.place)) from None
+        self._found()
+
+    async def run(self, key: str, words: bytes) -> list[Any] | None:
+        """Run the script and return what it returns, or ``None`` if Redis is gone."""
+        try:
+            reply = await self._run(key, words)
+        except _FAILURES as error:
+            self._lost(error)
+            return None
+        self._found()
+        return reply
+
+    async def aclose(self) -> None:
+        """Close the connections, if they were made here. A later call opens them again."""
+        if self._owned:
+            await self._client.aclose()
+
+    async def _run(self, key: str, words: bytes) -> list[Any]:
+        execute: Callable[..., Any] = self._client.execute_command
+        async with asyncio.timeout(_TOO_LONG):
+            try:
+                reply = await execute("EVALSHA", _SHA, 1, key, words)
+            except exceptions.NoScriptError:
+                reply = await execute("EVAL", _SCRIPT, 1, key, words)
+        return list(reply)
+
+    def _lost(self, error: Exception) -> None:
+        self.next_try = asyncio.get_running_loop().time() + self._pause * random.uniform(0.8, 1.2)
+        self._pause = min(_LATEST, 2 * self._pause)
+        self.reason = reason(error)
+        if not self.gone:
+            self.gone = True
+            _log.warning("Redis at %s is gone (%s)", self.place, self.reason)
+            self._tell()
+
+    def _found(self) -> None:
+        self._pause = _SOONEST
+        if self.gone:
+            self.gone = False
+            _log.info("Redis at %s is back", self.place)
+            self._tell()
+
+    def _tell(self) -> None:
+        for watcher in self.watchers:
+            watcher(self.gone)
+
+
+def _connected(url: str) -> Client:
+    """Return a client that connects when it is first used, and gives up soon.
+
+    Raises:
+        InputError: this is no URL of a Redis.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in ("redis", "rediss", "unix"):
+        raise InputError("the URL of the Redis must begin with redis://, rediss:// or unix://")
+    try:
+        urlsplit(url).port  # noqa: B018  it is read here so that a wrong one is found
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=_SOCKET_TIMEOUT,
+            socket_connect_timeout=_SOCKET_TIMEOUT,
+            retry=Retry(NoBackoff(), 1),  # a connection that was idle may have been closed
+        )
+    except (ValueError, TypeError):
+        raise InputError("the URL of the Redis cannot be read") from None  # it holds a password
+
+
+def _place(client: Client) -> str:
+    if isinstance(client, redis.RedisCluster):
+        return str(next(iter(client.nodes_manager.startup_nodes), "cluster"))
+    pool = client.connection_pool
+    if service := getattr(pool, "service_name", None):
+        return str(service)
+    known = pool.connection_kwargs
+    return str(known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}")
+
+
+def reason(error: Exception) -> str:
+    """Say in a few words what is wrong. No word is the server's own: it may name the user."""
+    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
+        return "the login is refused"
+    if _refuses_scripts(error):
+        return "scripts are refused"
+    if isinstance(error, exceptions.BusyLoadingError):
+        return "it still loads its data"
+    if isinstance(error, exceptions.ReadOnlyError):
+        return "it is a replica, which takes no writes"
+    if isinstance(error, TimeoutError | exceptions.TimeoutError):
+        return "no answer in time"
+    number = re.search(r"\[?Err(?:no|or) (\d+)", str(error))
+    if number is not None:
+        return os.strerror(int(number[1]))
+    return type(error).__name__
+
+
+def _refuses_scripts(error: Exception) -> bool:
+    return isinstance(error, exceptions.NoPermissionError) or (
+        isinstance(error, exceptions.ResponseError)
+        and re.search("NOPERM|ACL fail|unknown command|this user has no perm", str(error), re.I)
+        is not None
+    )
+
+
+def _sentence(error: Exception, place: str) -> str:
+    if _refuses_scripts(error):
+        return (
+            f"Redis at {place} refuses the script that shares the limits: its user needs "
+            f"{_NEEDED} and the keys ~braze_export:*"
+        )
+    if isinstance(error, exceptions.ResponseError | exceptions.BusyLoadingError):
+        return f"Redis at {place} cannot share the limits ({reason(error)}): try another one"
+    return (
+        f"Redis at {place} cannot be reached ({reason(error)}): start it, or give other limits"
+    )
