@@ -36,12 +36,13 @@ def draw(bars: Sequence[Bar], path: Path) -> None:
     """Write the picture."""
     height = _TOP + _ROW * len(bars) + 34
     width = _LEFT + _WIDTH + 170
+    size = f'width="{width}" height="{height}"'
+    style = 'font-family="sans-serif" font-size="12" fill="#222"'
+    title = "Time against a perfect scheduler, and answers of 429"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12" fill="#222">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-        '<text x="16" y="22" font-size="15" font-weight="bold">Time against a perfect scheduler, '
-        "and answers of 429</text>",
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {height}" {style}>',
+        f'<rect {size} fill="white"/>',
+        f'<text x="16" y="22" font-size="15" font-weight="bold">{title}</text>',
         *_axis(height),
         *(part for number, bar in enumerate(bars) for part in _bar(number, bar)),
         "</svg>",
@@ -58,11 +59,12 @@ def _axis(height: int) -> list[str]:
     for tenth in range(8, 17, 2):
         ratio = tenth / 10
         colour, dash = ("#222", "") if tenth == 10 else ("#ddd", ' stroke-dasharray="2 3"')
-        x = _x(ratio)
+        x = f"{_x(ratio):.1f}"
+        ends = f'x1="{x}" x2="{x}" y1="{_TOP - 8}" y2="{height - 28}"'
+        place = f'x="{x}" y="{_TOP - 14}" text-anchor="middle" fill="#666"'
         parts += [
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 8}" y2="{height - 28}" '
-            f'stroke="{colour}"{dash}/>',
-            f'<text x="{x:.1f}" y="{_TOP - 14}" text-anchor="middle" fill="#666">{ratio:.1f}</text>',
+            f'<line {ends} stroke="{colour}"{dash}/>',
+            f"<text {place}>{ratio:.1f}</text>",
         ]
     return parts
 
@@ -72,16 +74,14 @@ def _bar(number: int, bar: Bar) -> list[str]:
     colour = _OTHER if bar.bound is None else _GOOD if bar.kept else _MISSED
     end = _x(bar.ratio)
     told = f"{bar.ratio:.3f} · {bar.refused} of {bar.requests} refused"
+    size = f'width="{max(1.0, end - _LEFT):.1f}" height="{_ROW - 9}"'
     parts = [
         f'<text x="{_LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(bar.name)}</text>',
-        f'<rect x="{_LEFT}" y="{y + 3}" width="{max(1.0, end - _LEFT):.1f}" height="{_ROW - 9}" '
-        f'fill="{colour}"/>',
+        f'<rect x="{_LEFT}" y="{y + 3}" {size} fill="{colour}"/>',
         f'<text x="{max(end, _x(1.0)) + 6:.1f}" y="{y + 15}">{escape(told)}</text>',
     ]
     if bar.bound is not None:
-        x = _x(bar.bound)
-        parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + _ROW - 4}" stroke="#222" '
-            'stroke-width="2"/>'
-        )
+        x = f"{_x(bar.bound):.1f}"
+        ends = f'x1="{x}" x2="{x}" y1="{y}" y2="{y + _ROW - 4}"'
+        parts.append(f'<line {ends} stroke="#222" stroke-width="2"/>')
     return parts

@@ -18,6 +18,7 @@ from braze_export.errors import (
     ExportInProgressError,
     ExportNotReadyError,
     InputError,
+    LimiterError,
     NotFoundError,
     PayloadTooLargeError,
     PermissionDeniedError,
@@ -39,7 +40,7 @@ from braze_export.identifiers import (
     UserAlias,
 )
 from braze_export.ids_export import IdsExport
-from braze_export.limits import Limits, RateLimit
+from braze_export.limits import Limiter, Limits, PoolSnapshot, RateLimit
 from braze_export.models.fields import ExportField
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import (
@@ -93,6 +94,8 @@ __all__ = [
     "IdsResult",
     "InputError",
     "InvalidUserId",
+    "Limiter",
+    "LimiterError",
     "Limits",
     "NotFoundError",
     "Observer",
@@ -100,6 +103,7 @@ __all__ = [
     "PermissionDeniedError",
     "PhoneNumber",
     "Polling",
+    "PoolSnapshot",
     "RateLimit",
     "RateLimitError",
     "RequestInfo",

@@ -193,8 +193,8 @@ def _kind_of(response: Response, endpoint: Endpoint, message: str) -> tuple[type
                 f"until it ends, or cancel it first. {endpoint.docs}"
             )
         return RateLimitError, (
-            "The workspace's requests for this window are used up: try again after its reset, or "
-            "lower the client's limits"
+            "The workspace's requests for this window are used up, perhaps by others: try again "
+            "after its reset"
         )
     if status >= 500:
         return ServerError, "Braze, or something on the way, has a problem: try again later"

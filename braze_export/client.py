@@ -77,9 +77,7 @@ class BrazeClient:
         observer: Observer | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
-        if limits is None or isinstance(limits, Limits):
-            limits = LocalLimiter(limits or Limits())
-        self.limits = limits
+        self.limits = _limiter(limits)
         self._transport = transport or AiohttpTransport()
         self._scope = TaskScope()
         base_url = resolve_base_url(base_url, allow_insecure_http=allow_insecure_http)
@@ -88,7 +86,7 @@ class BrazeClient:
             base_url=base_url,
             key=ApiKey(api_key),
             transport=self._transport,
-            limiter=limits,
+            limiter=self.limits,
             retry=retry or RetryPolicy(),
             timeouts=timeouts or Timeouts(),
             user_agent=_USER_AGENT,
@@ -139,7 +137,11 @@ class BrazeClient:
 
     async def __aenter__(self) -> Self:
         self._scope.check_open()
-        await self.limits.start()
+        try:
+            await self.limits.start()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -160,3 +162,13 @@ class BrazeClient:
                 await self._transport.aclose()
             finally:
                 await self.limits.aclose()
+
+
+def _limiter(limits: Limits | Limiter | None) -> Limiter:
+    if limits is None or isinstance(limits, Limits):
+        return LocalLimiter(limits or Limits())
+    if not callable(getattr(limits, "acquire", None)):
+        raise InputError(
+            f"limits must be Limits(...), or a limiter such as RedisLimits(...), not {limits!r}"
+        )
+    return limits

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 SCRIPTS = [code for language, code in BLOCKS if language == "python"]
-SEGMENTS = (ROOT / "docs" / "segments.md").read_text("utf-8")
-PAGE = re.findall(r"^```python\n(.*?)^```", SEGMENTS, re.DOTALL | re.MULTILINE)
-SNIPPETS = re.findall(r"^```python notest\n(.*?)^```", SEGMENTS, re.DOTALL | re.MULTILINE)
+PAGES = "".join((ROOT / "docs" / name).read_text("utf-8") for name in ("limits.md", "segments.md"))
+ON_PAGES = re.findall(r"^```python\n(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
+SNIPPETS = re.findall(r"^```python notest\n(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
 COMMANDS = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
 OURS = [line for line in COMMANDS if line.startswith("braze-export")]
 SET_UP = [line for line in COMMANDS if line.startswith("python -m pip install -e")]
@@ -78,8 +78,8 @@ def test_commands_run(line: str, environment: dict[str, str], tmp_path: Path) ->
     assert run(command, environment, tmp_path).strip() or list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("script", PAGE, ids=str.__len__)
-def test_scripts_of_the_page_on_segments_run(
+@pytest.mark.parametrize("script", ON_PAGES, ids=str.__len__)
+def test_scripts_of_the_pages_run(
     script: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     out = run([sys.executable, "-c", script], environment, tmp_path)
@@ -87,7 +87,7 @@ def test_scripts_of_the_page_on_segments_run(
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=str.__len__)
-def test_snippets_of_the_page_on_segments_are_python(snippet: str) -> None:
+def test_snippets_of_the_pages_are_python(snippet: str) -> None:
     code = compile(snippet, "snippet", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     assert code.co_names
 

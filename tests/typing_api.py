@@ -29,10 +29,12 @@ from braze_export import (
     IdsExport,
     IdsResult,
     InvalidUserId,
+    Limiter,
     Limits,
     Observer,
     PhoneNumber,
     Polling,
+    PoolSnapshot,
     RateLimit,
     RequestInfo,
     RetryPolicy,
@@ -212,3 +214,14 @@ async def sandbox() -> None:
     async with Sandbox(users=10) as sandbox, BrazeClient(sandbox.api_key, sandbox.url) as braze:
         assert_type(sandbox.counters.requests, int)
         await braze.users.get("u1")
+
+
+async def limits_of(braze: BrazeClient) -> None:
+    assert_type(braze.limits, Limiter)
+    for pool, now in braze.limits.snapshot().items():
+        assert_type(now, PoolSnapshot)
+        assert_type(now.remaining, int | None)
+        print(pool, now.limit, now.resets_in, now.waiting, now.refused)
+    BrazeClient("key", "EU-01", limits=braze.limits)
+    Limits(ids=None, reserve=0.5)
+    Limits.oldest_workspace(reserve=0.1)

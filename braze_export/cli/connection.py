@@ -189,7 +189,7 @@ _LIMIT_OPTIONS: Final = (
         metavar="N",
         type=click.IntRange(min=1),
         panel="Rate limit",
-        help="Requests per period, where your limit is another.  [default: 2500]",
+        help="Requests per period, until Braze says what your limit is.  [default: 2500]",
     ),
     click.option(
         "--period",

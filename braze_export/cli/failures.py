@@ -42,7 +42,6 @@ _NAMES: Final = {
     "allow_insecure_http=True": "--allow-insecure-http",
     "base_url": "the endpoint",
     "api_key": "the API key",
-    "the client's limits": "--max-requests",
     'pass if_running="wait"': "give --if-running wait",
     "wait until it ends,": "wait until it ends (--if-running wait),",
     "custom_attributes holds": "--custom-attributes holds",

@@ -11,7 +11,7 @@ import rich_click as click
 from attrs import Factory, define, field, frozen
 from click.exceptions import Exit
 
-from braze_export import BrazeClient, ExportStats, Limits
+from braze_export import BrazeClient, ExportStats, Limits, PoolSnapshot
 from braze_export.cli.connection import Connection, connection_options, limit_options
 from braze_export.cli.dry_run import Rehearsal, rehearse
 from braze_export.cli.exporting import Places, Tally, carry
@@ -24,7 +24,6 @@ from braze_export.cli.readings import IdsReading
 from braze_export.cli.screen import Screen, count, is_live
 from braze_export.cli.tables import table
 from braze_export.cli.writing import STANDARD, Output, one_line, output
-from braze_export.limits import PoolSnapshot
 
 _BATCH: Final = 50  # profiles of one request
 _COLUMNS: Final = ("external_id", "first_name", "last_name", "email", "country", "language")

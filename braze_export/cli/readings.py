@@ -6,10 +6,9 @@ from collections.abc import Callable
 from attrs import Factory, define, frozen
 from rich.filesize import decimal
 
-from braze_export import DownloadStats, ExportState, ExportStats
+from braze_export import DownloadStats, ExportState, ExportStats, PoolSnapshot
 from braze_export.cli.progress import Pace, duration
 from braze_export.cli.screen import count
-from braze_export.limits import PoolSnapshot
 
 
 @frozen

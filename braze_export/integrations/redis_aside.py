@@ -23,7 +23,7 @@ class Aside:
         self._limiter: LocalLimiter | None = None
         self._waiting: set[asyncio.Task[Permit]] = set()
 
-    def switch(self, gone: bool) -> None:  # noqa: FBT001  called by the link
+    def switch(self, gone: bool) -> None:
         """Begin to grant requests, or end it: whoever still waits then gets nothing."""
         self._limiter = LocalLimiter(self._limits) if gone else None
         for waiting in self._waiting:

@@ -34,6 +34,7 @@ class Books:
         out: leases given to those who waited, and not yet done with.
         heard: what Redis said last.
         heard_at: when it said so.
+        recorded: whether Redis knows of this process.
     """
 
     process: str
@@ -43,6 +44,7 @@ class Books:
     out: int = 0
     heard: Heard = Heard()
     heard_at: float = -math.inf
+    recorded: bool = False
     _ask_at: float = -math.inf  # when those who wait may get something
     _tell_at: float = math.inf
     _called_at: float = -math.inf
@@ -71,7 +73,7 @@ class Books:
             self._told, self._news = self._news, News()
             self._batch += 1
         self._calls += 1
-        self._called_at, self._tell_at = now, math.inf
+        self._called_at, self._tell_at, self.recorded = now, math.inf, not leave
         self._wanted = min(bulk + interactive, _LOT)
         low = now - self.clock.surely_at(0.0, now)
         high = now - self.clock.perhaps_at(0.0, now)

@@ -6,12 +6,11 @@ busier the process, the more does a call serve.
 
 import asyncio
 import logging
-import math
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from typing import TypeAlias
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final, TypeAlias
 
-from attrs import define
+from attrs import frozen
 
 from braze_export.answers import RateWindow
 from braze_export.endpoints import Pool
@@ -24,12 +23,13 @@ from braze_export.lanes import Lanes
 from braze_export.limits import Lane, Permit, PoolSnapshot
 from braze_export.tasks import cancel
 
+_FAREWELL: Final = 1.0  # seconds that taking leave of Redis may take
 _log = logging.getLogger("braze_export")
 
 _Turn: TypeAlias = Lease | Exception | None  # None: ask the one who grants while Redis is gone
 
 
-@define(eq=False)
+@frozen
 class _Permit:
     """See ``limits.Permit``."""
 
@@ -68,6 +68,7 @@ class Gate:
         self._aside, self._patience = aside, patience
         self._lanes: Lanes[_Turn] = Lanes()
         self._patient: set[asyncio.Timeout] = set()
+        self._open = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting = self._sent = self._refused = 0
@@ -124,22 +125,164 @@ class Gate:
             seconds_waited=max(0.0, self._waited + self._waiting * now - self._since),
         )
 
-    async def aclose(self) -> None:
-        """Call Redis no more, unless somebody else still waits here."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._task is not None:
-            await cancel(self._task)
-
     async def check(self) -> None:
-        """Call Redis.
+        """Call Redis, for nothing but to see whether it can be done.
 
         Raises:
             LimiterError: it cannot be reached, or refuses.
         """
-        await self._link.check(self._key, self._last_words())
+        await self._link.check(self._key, self._words(leave=True))
 
-    async def leave(self) -> None:
-        """Have Redis forget this process, and learn what it has not been told yet."""
-        if not self._books.idle:
-            await self._link.run(self._key, self._last_words())
+    async def pause(self) -> None:
+        """Call Redis no more; tell it what it does not know yet, and that this process leaves."""
+        self._open = False
+        self._forget_timer()
+        if self._task is not None:
+            await cancel(self._task)
+        if self._books.recorded and not self._link.gone and not self._waiting:
+            with suppress(LimiterError, TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    await self._link.check(self._key, self._words(leave=not self._books.out))
+
+    def resume(self) -> None:
+        """Go on if somebody still waits: another client may use the same limits."""
+        if self._waiting:
+            self._open = True
+            self._look()
+
+    async def _granted(self, lane: Lane) -> tuple[Lease, Permit | None]:
+        self._open = True
+        while True:
+            if self._aside is not None and self._link.gone:
+                self._look()  # for Redis may be back
+                aside = await self._aside.acquire(self._pool, lane)
+                if aside is not None:
+                    return self._books.apart(), aside
+            elif (lease := await self._leased(lane)) is not None:
+                return lease, None
+
+    async def _leased(self, lane: Lane) -> Lease | None:
+        """Wait for a lease; ``None`` when Redis is gone and others grant requests."""
+        now = asyncio.get_running_loop().time()
+        if not self._lanes and (lease := self._books.take(now)):
+            return lease
+        waiter = self._lanes.join(lane)
+        if lane == "interactive":
+            self._books.hurry(now)
+        self._look()
+        async with self._patiently():
+            try:
+                turn = await waiter
+            except asyncio.CancelledError:
+                if waiter.cancelled():
+                    self._lanes.leave(lane)
+                elif isinstance(lease := waiter.result(), Lease):
+                    self._pass_on(lease)
+                raise
+        if isinstance(turn, Exception):
+            raise turn
+        return turn
+
+    @asynccontextmanager
+    async def _patiently(self) -> AsyncIterator[None]:
+        """Wait while Redis is there; while it is gone only for so long, if it is needed."""
+        if self._aside is not None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(None) as patient:
+                if self._link.gone:
+                    self._lose_patience(patient)
+                self._patient.add(patient)
+                try:
+                    yield
+                finally:
+                    self._patient.discard(patient)
+        except TimeoutError:
+            raise LimiterError(
+                f"Redis at {self._link.place} has been gone for {self._patience:g} s "
+                f"({self._link.reason}): no request can be granted"
+            ) from None
+
+    def _lose_patience(self, patient: asyncio.Timeout) -> None:
+        patient.reschedule(asyncio.get_running_loop().time() + self._patience)
+
+    def _pass_on(self, lease: Lease) -> None:
+        if self._lanes:
+            self._lanes.next(lease)
+        else:
+            self.unanswered(lease, counted=False)
+
+    def _switch(self, gone: bool) -> None:
+        """Take in that Redis is gone, or back."""
+        if gone:
+            self._books.gone()
+        while gone and self._aside is not None and self._lanes:
+            self._lanes.next(None)
+        for patient in self._patient:
+            if patient.expired():
+                continue
+            if gone:
+                self._lose_patience(patient)
+            else:
+                patient.reschedule(None)
+        self._look()
+
+    def _due(self) -> float:
+        if self._link.gone:
+            return self._link.next_try if self._waiting else float("inf")
+        return self._books.due(len(self._lanes))
+
+    def _look(self) -> None:
+        """See to it that Redis is called when it is time."""
+        if not self._open or self._task is not None:
+            return
+        loop, due = asyncio.get_running_loop(), self._due()
+        if due <= loop.time():
+            self._forget_timer()
+            self._task = loop.create_task(self._calls())
+            self._task.add_done_callback(self._called)
+        elif self._timer is None or self._timer.when() > due:
+            self._forget_timer()
+            if due < float("inf"):
+                self._timer = loop.call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._look()
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _calls(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._due() <= loop.time():
+            reply = await self._link.run(self._key, self._words())
+            if reply is not None:
+                self._hear(Heard.read(reply), loop.time())
+
+    def _called(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        error = None if task.cancelled() else task.exception()
+        while error is not None and self._lanes:
+            self._lanes.next(error if isinstance(error, Exception) else None)
+        self._look()
+
+    def _words(self, *, leave: bool = False) -> bytes:
+        now = asyncio.get_running_loop().time()
+        bulk, interactive = self._lanes.waiting("bulk"), self._lanes.waiting("interactive")
+        if leave:
+            bulk = interactive = 0
+        return self._books.call(now, bulk=bulk, interactive=interactive, leave=leave).encode()
+
+    def _hear(self, heard: Heard, now: float) -> None:
+        known = self._books.heard.limit or self._books.limit.max_requests
+        if heard.limit != known:
+            _log.info(
+                "rate limit of %s: the server allows %d requests per window, not %d; its word "
+                "counts", self._pool, heard.limit, known,
+            )  # fmt: skip
+        for lease in self._books.hear(heard, now, waiting=len(self._lanes)):
+            self._lanes.next(lease)

@@ -37,7 +37,7 @@ _FAILURES: Final = (
 )
 _log = logging.getLogger("braze_export")
 
-Client: TypeAlias = "redis.Redis | redis.RedisCluster"
+Client: TypeAlias = redis.Redis | redis.RedisCluster
 
 
 class Link:
@@ -173,7 +173,7 @@ def reason(error: Exception) -> str:
 def _refuses_scripts(error: Exception) -> bool:
     return isinstance(error, exceptions.NoPermissionError) or (
         isinstance(error, exceptions.ResponseError)
-        and re.search("NOPERM|ACL fail|unknown command|this user has no perm", str(error), re.I)
+        and re.search("NOPERM|ACL fail|unknown command|this user has no perm", str(error), re.IGNORECASE)
         is not None
     )
 

@@ -13,8 +13,8 @@ import pytest
 
 from braze_export import (
     ConnectError,
+    ExportInProgressError,
     ExportStats,
-    RateLimitError,
     RetryPolicy,
 )
 from braze_export.cli import exporting, reading, writing
@@ -465,8 +465,8 @@ def test_a_reader_that_goes_away_in_this_process(
 
 
 def test_errors_speak_of_options_and_not_of_arguments() -> None:
-    limited = RateLimitError("x", status=429, hint="lower the client's limits")
-    assert in_our_words(limited) == "429 x. lower --max-requests"
+    running = ExportInProgressError("x", status=429, hint='pass if_running="wait"')
+    assert in_our_words(running) == "429 x. give --if-running wait"
     unreachable = ConnectError("x", hint="Check base_url and the network")
     assert in_our_words(unreachable) == "x. Check the endpoint and the network"
 
