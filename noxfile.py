@@ -53,7 +53,8 @@ def typing(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest versions that the dependencies of the library allow."""
     extras = PROJECT["optional-dependencies"]
-    bounds = PROJECT["dependencies"] + extras["fast"] + extras["httpx"] + extras["storage"]
+    names = ("fast", "httpx", "redis", "storage")
+    bounds = PROJECT["dependencies"] + [bound for name in names for bound in extras[name]]
     # The bound of typing-extensions is that of cattrs; anyio asks for a newer one.
     pinned = [b.replace(">=", "==") for b in bounds if not b.startswith("typing-extensions")]
     session.install("-e", ".[test]")

@@ -167,8 +167,10 @@ class BrazeClient:
 def _limiter(limits: Limits | Limiter | None) -> Limiter:
     if limits is None or isinstance(limits, Limits):
         return LocalLimiter(limits or Limits())
-    if not callable(getattr(limits, "acquire", None)):
+    if isinstance(limits, type) or not callable(getattr(limits, "acquire", None)):
+        # Not its value: somebody may give the address of a Redis, with its password.
         raise InputError(
-            f"limits must be Limits(...), or a limiter such as RedisLimits(...), not {limits!r}"
+            "limits must be Limits(...), or a limiter such as RedisLimits(...), not "
+            f"{type(limits).__name__}"
         )
     return limits

@@ -78,7 +78,8 @@ def estimate(
             Braze takes 50 external ids and aliases in a request, but of these only one.
 
     Raises:
-        InputError: a number of identifiers that is none, or fields that cannot be sent.
+        InputError: a number of identifiers that is none, fields that cannot be sent, or limits
+            that are none.
 
     Warns:
         UnknownFieldWarning: a field that Braze does not document and that resembles one it does.
@@ -89,6 +90,8 @@ def estimate(
         )
     slow = costs_fast_tier(None if fields is None else check_fields(fields))
     limits = limits or Limits()
+    if not isinstance(limits, Limits):
+        raise InputError(f"limits must be Limits(...), not {type(limits).__name__}")
     requests = _parts(n_identifiers, 1 if one_each else BATCH_SIZE)
     pool = limits.pool_of(EXPORT_IDS, fast=not slow)
     limit = limits.by_pool()[pool]

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from typing import Final, TypeAlias
+import math
+from typing import Final
 
 from aiolimiter import AsyncLimiter
 from attrs import frozen
@@ -17,8 +18,6 @@ from braze_export.server_clock import ServerClock
 _BURST: Final = 20  # one part in so many of a limit may leave at once where the server is silent
 _JITTER: Final = 0.1  # seconds that a request may be quicker on its way than the one before
 _log = logging.getLogger("braze_export")
-
-_Turn: TypeAlias = Sent | None  # None: at the bucket
 
 
 class LocalLimiter:
@@ -45,9 +44,7 @@ class LocalLimiter:
         return {pool: gate.snapshot(now) for pool, gate in self._gates.items()}
 
     async def aclose(self) -> None:
-        """Forget the timers. Whoever still waits is to be cancelled by whoever made it wait."""
-        for gate in self._gates.values():
-            gate.forget_timer()
+        """Do nothing: timers are there only while somebody waits, maybe at another client."""
 
 
 @frozen
@@ -69,13 +66,12 @@ class _Gate:
 
     def __init__(self, pool: Pool, limit: RateLimit, reserve: float, clock: ServerClock) -> None:
         self._pool = pool
-        self._limit, self._reserve = limit, reserve
         self._ledger = Ledger(limit.max_requests, limit.period, reserve, clock)
-        self._lanes: Lanes[_Turn] = Lanes()
-        self._bucket: AsyncLimiter | None = None
-        self._at_bucket = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._sent = self._refused = 0
+        self._lanes: Lanes[Sent] = Lanes()
+        self._bucket: AsyncLimiter | None = None  # where the server is silent
+        self._dry_until = 0.0
+        self._alarm: asyncio.TimerHandle | asyncio.Task[None] | None = None  # if somebody waits
+        self._waiting = self._sent = self._refused = 0
         self._waited = 0.0  # seconds, by those who wait no more
         self._since = 0.0  # sum of the times at which those who wait began to
 
@@ -84,11 +80,18 @@ class _Gate:
         loop = asyncio.get_running_loop()
         began = loop.time()
         waiter = self._lanes.join(lane)
+        self._waiting += 1
         self._since += began
         self._pump(began)
         try:
-            sent = await self._granted(waiter, lane)
+            sent = await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # it was its turn already
+                self._ledger.unanswered(waiter.result(), counted=False)
+            self._pump(loop.time())
+            raise
         finally:
+            self._waiting -= 1
             self._since -= began
             self._waited += loop.time() - began
         self._sent += 1
@@ -100,6 +103,7 @@ class _Gate:
         known = self._ledger.limit
         self._refused += refused
         self._ledger.answered(sent, now, window, refused=refused)
+        self._hang_bucket(now)
         if self._ledger.limit != known:
             _log.info(
                 "rate limit of %s: the server allows %d requests per window, not %d; its word "
@@ -114,90 +118,70 @@ class _Gate:
 
     def snapshot(self, now: float) -> PoolSnapshot:
         """Return how the pool stands."""
-        ledger, waiting = self._ledger, len(self._lanes) + self._at_bucket
+        ledger = self._ledger
         return PoolSnapshot(
             limit=ledger.limit,
             remaining=ledger.spendable(),
             resets_in=ledger.resets_in(now),
-            waiting=waiting,
+            waiting=self._waiting,
             in_flight=ledger.in_flight,
             sent=self._sent,
             refused=self._refused,
-            seconds_waited=max(0.0, self._waited + waiting * now - self._since),
+            seconds_waited=max(0.0, self._waited + self._waiting * now - self._since),
         )
-
-    def forget_timer(self) -> None:
-        """Wake nobody any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _pump(self, now: float) -> None:
         """Let through who may pass, and see to it that the next one is woken."""
         ledger, lanes = self._ledger, self._lanes
-        while lanes and not ledger.blind:
+        while lanes and self._bucket is None:
             bulk, interactive = lanes.waiting("bulk"), lanes.waiting("interactive")
             room = min(ledger.room(now, bulk=bulk, interactive=interactive), len(lanes))
             if room <= 0:
                 break
             for _ in range(room):
                 lanes.next(ledger.send(now))
-        self.forget_timer()
-        if not lanes:
+        self._set_alarm(now)
+
+    def _set_alarm(self, now: float) -> None:
+        loop, ledger = asyncio.get_running_loop(), self._ledger
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if not self._lanes:
             return
+        if self._bucket is not None and now >= self._dry_until:
+            self._alarm = loop.create_task(self._drop(self._bucket))
+            return
+        when = ledger.opens_at(now) if self._bucket is None else self._dry_until
+        if when < math.inf:
+            self._alarm = loop.call_at(when, lambda: self._pump(loop.time()))
+
+    def _hang_bucket(self, now: float) -> None:
+        ledger = self._ledger
         if not ledger.blind:
-            self._wake_at(ledger.opens_at(now))
-        elif not self._at_bucket:  # one at a time: so the lanes keep their order there
-            self._at_bucket = True
-            lanes.next(None)
+            self._bucket = None
+        elif self._bucket is None:
+            self._bucket = _bucket(ledger.allowance(), ledger.period)
+            drop = self._bucket.time_period / self._bucket.max_rate
+            self._dry_until = now + min(ledger.period + _JITTER, drop * ledger.gone())
 
-    def _wake_at(self, when: float) -> None:
-        loop = asyncio.get_running_loop()
-        if when != float("inf"):
-            self._timer = loop.call_at(when, lambda: self._pump(loop.time()))
-
-    async def _granted(self, waiter: "asyncio.Future[_Turn]", lane: Lane) -> Sent:
-        try:
-            sent = await waiter
-        except asyncio.CancelledError:
-            if waiter.cancelled():
-                self._lanes.leave(lane)
-            else:
-                self._give_back(waiter.result())
-            self._pump(asyncio.get_running_loop().time())
-            raise
-        return sent or await self._drop()
-
-    def _give_back(self, sent: _Turn) -> None:
-        if sent is None:
-            self._at_bucket = False
-        else:
-            self._ledger.unanswered(sent, counted=False)
-
-    async def _drop(self) -> Sent:
-        """Wait for a drop of the bucket."""
-        try:
-            if self._bucket is None:
-                self._bucket = await _dripping(self._limit, self._reserve)
-            await self._bucket.acquire()
-            return self._ledger.send(asyncio.get_running_loop().time())
-        finally:
-            self._at_bucket = False
-            self._pump(asyncio.get_running_loop().time())
+    async def _drop(self, bucket: AsyncLimiter) -> None:
+        """Let one through as soon as there is a drop for it."""
+        await bucket.acquire()
+        now = asyncio.get_running_loop().time()
+        self._alarm = None
+        if self._lanes:  # else whoever waited has been cancelled just now
+            self._lanes.next(self._ledger.send(now))
+        self._pump(now)
 
 
-async def _dripping(limit: RateLimit, reserve: float) -> AsyncLimiter:
-    """Return a bucket that never lets more than the limit through in any window of its period.
+def _bucket(most: int, period: float) -> AsyncLimiter:
+    """Return a bucket that lets no more through in any time as long as the period.
 
     A bucket of the limit itself would let through almost twice as much in its first window:
     all that it holds at once, and what flows in meanwhile. With room for ``burst`` and a refill
-    of ``most - burst`` per period, no window sees more than ``most``. It begins empty, for some
-    requests have gone before the server was found to be silent.
+    of ``most - burst`` per period, no window sees more than ``most``.
     """
-    most = max(1, int((1 - reserve) * limit.max_requests))
     burst = max(1, most // _BURST)
     flow = most - burst
-    refill = burst * limit.period / flow if flow else limit.period + _JITTER
-    bucket = AsyncLimiter(burst, refill)
-    await bucket.acquire(burst)
-    return bucket
+    return AsyncLimiter(burst, burst * period / flow if flow else period + _JITTER)

@@ -5,8 +5,8 @@ every fourth request is its own. Within a lane, first come, first served.
 """
 
 import asyncio
-from collections import deque
-from typing import Final, Generic, TypeVar
+from collections import OrderedDict
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from attrs import Factory, define
 
@@ -16,47 +16,49 @@ T = TypeVar("T")
 
 _IN_A_ROW: Final = 3  # requests that interactive calls may have while bulk work waits
 
+_Queue: TypeAlias = "OrderedDict[asyncio.Future[T], None]"
 
-@define
-class _Queue(Generic[T]):
-    waiters: deque["asyncio.Future[T]"] = Factory(deque)
-    length: int = 0  # without those who left; they stay among the waiters until their turn
+
+class _Waiter(asyncio.Future[T]):
+    """Leaves its queue the moment it is cancelled, not when whoever waited wakes up."""
+
+    def __init__(self, queue: "_Queue[T]") -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._queue = queue
+        queue[self] = None
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        self._queue.pop(self, None)
+        return super().cancel(msg)
 
 
 @define
 class Lanes(Generic[T]):
     """Two queues of those who wait."""
 
-    _queues: dict[Lane, _Queue[T]] = Factory(lambda: {"interactive": _Queue(), "bulk": _Queue()})
+    _queues: "dict[Lane, _Queue[T]]" = Factory(
+        lambda: {"interactive": OrderedDict(), "bulk": OrderedDict()}
+    )
     _in_a_row: int = 0
 
     def join(self, lane: Lane) -> "asyncio.Future[T]":
-        """Wait in a lane: the future is done when it is one's turn."""
-        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        queue = self._queues[lane]
-        queue.waiters.append(waiter)
-        queue.length += 1
-        return waiter
+        """Wait in a lane: the future is done when it is one's turn. To leave, cancel it."""
+        return _Waiter(self._queues[lane])
 
     def leave(self, lane: Lane) -> None:
-        """Note that somebody of this lane waits no longer: the future was cancelled."""
-        self._queues[lane].length -= 1
+        """Do nothing: whoever is cancelled has left."""
 
     def waiting(self, lane: Lane) -> int:
         """Return how many wait in a lane."""
-        return self._queues[lane].length
+        return len(self._queues[lane])
 
     def __len__(self) -> int:
-        return sum(queue.length for queue in self._queues.values())
+        return sum(map(len, self._queues.values()))
 
     def next(self, grant: T) -> None:
         """Give the next one its turn. Somebody must be waiting."""
-        bulk = self.waiting("bulk")
-        overtakes = self.waiting("interactive") and (self._in_a_row < _IN_A_ROW or not bulk)
+        interactive, bulk = self._queues["interactive"], self._queues["bulk"]
+        overtakes = interactive and (self._in_a_row < _IN_A_ROW or not bulk)
         self._in_a_row = self._in_a_row + 1 if overtakes and bulk else 0
-        queue = self._queues["interactive" if overtakes else "bulk"]
-        waiter = queue.waiters.popleft()
-        while waiter.done():
-            waiter = queue.waiters.popleft()
-        queue.length -= 1
+        waiter, _ = (interactive if overtakes else bulk).popitem(last=False)
         waiter.set_result(grant)

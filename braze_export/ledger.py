@@ -41,7 +41,7 @@ class _Window:
     whole: bool  # whether we saw it begin
     reset: float = math.inf  # on the server's clock
     remaining: int | None = None
-    known_at: float = 0.0  # when ``remaining`` was learned
+    known_at: float = math.inf  # when ``remaining`` was learned
     first: int = 0  # what remained when we first heard of it
     spent_by_then: int = 0
     spent: int = 0  # answered
@@ -75,11 +75,7 @@ class _Window:
         """Say whether others of the workspace use it too, or nobody knows."""
         if self.remaining is None or self.refused or self.pace(in_flight) > 0:
             return True
-        return self.whole and limit - self.remaining - self.spent - in_flight > 0
-
-
-def _first_window() -> _Window:
-    return _Window(number=0, opening=1, whole=False)
+        return limit - self.remaining - self.spent - in_flight > 0
 
 
 @define
@@ -101,7 +97,7 @@ class Ledger:
     clock: ServerClock
     blind: bool = False
     in_flight: int = 0
-    _window: _Window = Factory(_first_window)
+    _window: _Window = Factory(lambda: _Window(number=0, opening=1, whole=False))
     _pace: float = 0.0  # of others, in the window before
     _closed_at: float = -math.inf
     _closed_until: float = -math.inf
@@ -116,9 +112,11 @@ class Ledger:
             return 0
         window = self._window
         if window.remaining is None:
-            patience = int((now - window.asked_at) / _PATIENCE) if window.asking else 0
-            asked = 1 + patience - window.asking
-            return max(0, asked, self._share(window.opening) - self.in_flight)
+            unsent = self._share(window.opening) - self.gone()
+            if not window.asking:
+                return max(1, unsent)
+            more = 1 + int((now - window.asked_at) / _PATIENCE) - window.asking
+            return max(0, unsent, min(more, self.allowance() - self.gone()))
         left = self._left()
         if left >= bulk + interactive + self.in_flight or self.clock.sharp(now):
             return left
@@ -162,7 +160,8 @@ class Ledger:
         elif told.remaining is None or told.reset is None:
             self._told_nothing(sent, now, told.remaining)
         else:
-            self.blind, self._pause = False, _PAUSE
+            self._pause = _PAUSE
+            self._sees()
             self._told(sent, now, told, told.remaining, told.reset)
 
     def unanswered(self, sent: Sent, *, counted: bool) -> None:
@@ -171,11 +170,19 @@ class Ledger:
         if counted and sent.window == self._window.number:
             self._window.count()
 
+    def gone(self) -> int:
+        """Return how many requests this window may have counted."""
+        return self._window.spent + self.in_flight
+
+    def allowance(self) -> int:
+        """Return how many requests of a window are ours."""
+        return self._share(self.limit)
+
     def resets_in(self, now: float) -> float | None:
         """Return the seconds until the next window, or until requests flow again, if known."""
         at = max(self._closed_until, self._turns_at(now))
-        at = self._closed_until if at == math.inf else at
-        return at - now if at > now else None
+        seconds = (self._closed_until if at == math.inf else at) - now
+        return seconds if seconds > 0 else None
 
     def spendable(self) -> int | None:
         """Return how many requests are left to us in this window, as far as is known."""
@@ -189,7 +196,7 @@ class Ledger:
         left = window.remaining or 0
         if in_flight:
             left -= math.ceil(in_flight * (1 + max(self._pace, window.pace(in_flight / 2))))
-        return max(0, min(left, self._share(self.limit) - window.spent - in_flight))
+        return max(0, min(left, self.allowance() - self.gone()))
 
     def _unless_held(self, left: int, bulk: int, interactive: int, now: float) -> int:
         """Return how many of those left may go at once.
@@ -211,7 +218,9 @@ class Ledger:
         return max(int(now >= self._next_look), urgent)
 
     def _turns_at(self, now: float) -> float:
-        return self.clock.surely_at(self._window.reset, now) + self._late
+        window = self._window
+        longest = window.known_at + _LONGEST_WINDOW  # where one of the clocks was set meanwhile
+        return min(self.clock.surely_at(window.reset, now), longest) + self._late
 
     def _turn(self, now: float) -> None:
         """Begin the next window, if it is time."""
@@ -245,11 +254,11 @@ class Ledger:
         elif reset > window.reset and self.clock.perhaps_at(window.reset, now) <= now:
             self._begin(opening=1, whole=True)  # the window has turned sooner than was sure
             window = self._window
-        elif sent.at < window.known_at:
+        elif sent.at < window.known_at and (
+            reset < window.reset or remaining > (window.remaining or 0)
+        ):
             # It may have been counted before what is known was: the lower number is right.
-            if reset >= window.reset:
-                window.spent += 1
-                window.remaining = min(window.remaining or 0, remaining)
+            window.spent += reset >= window.reset
             return
         self.limit = told.limit or self.limit
         window.spent += 1
@@ -258,10 +267,10 @@ class Ledger:
     def _told_nothing(self, sent: Sent, now: float, remaining: int | None) -> None:
         if remaining == 0:
             self._pause_blindly(sent, now)
-        elif self._window.remaining is not None:
-            self._window.count()
-        elif sent.window == self._window.number:
-            self.blind = True
+            return
+        window = self._window
+        window.count()
+        self.blind = window.remaining is None and (self.blind or sent.window == window.number)
 
     def _refused(self, sent: Sent, now: float, told: RateWindow) -> None:
         window = self._window
@@ -269,11 +278,20 @@ class Ledger:
             if window.remaining is None and window.whole and sent.window == window.number:
                 self._late = min(_LATEST, max(_SOONEST, 2 * self._late))  # not turned yet
             self._pause_blindly(sent, now)
+        elif sent.window < window.number and told.reset < window.reset < math.inf:
+            return  # of an earlier window
         elif self.clock.surely_at(told.reset, now) + self._late > now:
+            self._sees()
             self.limit = told.limit or self.limit
+            window = self._window
             reset = told.reset if window.remaining is None else max(told.reset, window.reset)
             window.learn(0, reset, now)
             window.refused = True
+
+    def _sees(self) -> None:
+        if self.blind:
+            self.blind = False
+            self._begin(opening=1, whole=False)
 
     def _pause_blindly(self, sent: Sent, now: float) -> None:
         if sent.at >= self._closed_at:  # else it was sent before an earlier pause

@@ -4,12 +4,13 @@ https://www.braze.com/docs/api/api_limits
 """
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
 from braze_export.answers import RateWindow
 from braze_export.endpoints import Endpoint, Pool
+from braze_export.errors import InputError
 from braze_export.validators import above_zero, share_of_one, whole_above_zero
 
 Lane: TypeAlias = Literal["interactive", "bulk"]
@@ -27,6 +28,16 @@ class RateLimit:
 
     max_requests: int = field(validator=whole_above_zero)
     period: float = field(validator=above_zero)
+
+
+def _limit(_: object, attribute: "Attribute[Any]", value: object) -> None:
+    """Take a ``RateLimit``, and ``None`` where there need not be one."""
+    optional = attribute.name in {"ids", "ids_fast"}
+    if not (isinstance(value, RateLimit) or (optional and value is None)):
+        allowed = "a RateLimit or None" if optional else "a RateLimit"
+        raise InputError(
+            f"{attribute.name} must be {allowed}, such as RateLimit(250, 60), not {value!r}"
+        )
 
 
 @frozen
@@ -47,11 +58,11 @@ class Limits:
             other users of the workspace.
     """
 
-    ids: RateLimit | None = RateLimit(2500, 60)
-    default: RateLimit = RateLimit(250_000, 3600)
-    ids_fast: RateLimit | None = None
-    campaign_series: RateLimit = RateLimit(50_000, 60)
-    lists: RateLimit = RateLimit(1000, 3600)
+    ids: RateLimit | None = field(default=RateLimit(2500, 60), validator=_limit)
+    default: RateLimit = field(default=RateLimit(250_000, 3600), validator=_limit)
+    ids_fast: RateLimit | None = field(default=None, validator=_limit)
+    campaign_series: RateLimit = field(default=RateLimit(50_000, 60), validator=_limit)
+    lists: RateLimit = field(default=RateLimit(1000, 3600), validator=_limit)
     reserve: float = field(default=0.0, validator=share_of_one)
 
     @classmethod
@@ -109,7 +120,7 @@ class PoolSnapshot:
         waiting: requests that wait for their turn.
         in_flight: requests sent and not yet answered.
         sent: requests granted so far.
-        refused: answers with status 429 so far.
+        refused: answers so far by which the rate limit refused a request.
         seconds_waited: by all requests together, those that still wait included.
     """
 
@@ -159,7 +170,7 @@ class Limiter(Protocol):
         ...
 
     def snapshot(self) -> Mapping[Pool, PoolSnapshot]:
-        """Return how each pool stands now."""
+        """Return how each pool stands now. To be called in the event loop."""
         ...
 
     async def aclose(self) -> None:

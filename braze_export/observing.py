@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from attrs import define, frozen
 
 from braze_export.endpoints import Endpoint, Pool
+from braze_export.errors import InputError
 from braze_export.limits import Lane, Limiter, Permit, PoolSnapshot
 from braze_export.wire import Request, Response, Transport
 
@@ -97,6 +98,19 @@ class Observing:
     base_url: str = ""
     _unwatch: Callable[[], None] | None = None
     _complained: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what is no observer, before anything is sent.
+
+        Raises:
+            InputError: it has not the methods of one.
+        """
+        missing = [n for n in ("request", "waited", "watch") if not hasattr(self.observer, n)]
+        if self.observer is not None and missing:
+            raise InputError(
+                f"observer must have the methods of Observer: {type(self.observer).__name__} "
+                f"lacks {', '.join(missing)}"
+            )
 
     async def acquire(self, limiter: Limiter, pool: Pool, lane: Lane) -> Permit:
         """Return when a request of this pool may be sent."""

@@ -35,7 +35,8 @@ class ServerClock:
             whole: whether the fraction of the second was left out.
         """
         self._quickest = min(self._quickest, received - sent)
-        low, high = clock - received, clock - sent + whole
+        low = clock - received
+        high = clock - sent + whole + _DRIFT * (received - sent)
         aged_low, aged_high = self._bounds(received)
         if low > aged_high or high < aged_low:
             aged_low, aged_high = low, high  # one of the clocks was set
@@ -52,7 +53,7 @@ class ServerClock:
     def sharp(self, now: float) -> bool:
         """Say whether looks at the clock would not narrow the bounds any more."""
         low, high = self._bounds(now)
-        return high - low <= max(_SHARP, 2 * self._quickest)
+        return high - low < max(_SHARP, 2 * self._quickest)
 
     def next_look(self, now: float, looks: int) -> float:
         """Return when an answer would narrow the bounds, with so many looks for each second.
@@ -63,8 +64,11 @@ class ServerClock:
         low, high = self._bounds(now)
         step = (high - low) / (looks + 1)
         begins = math.floor(now + low) + 1 - high  # of the turn that has not surely been yet
-        number = max(1, math.floor((now - begins) / step) + 1)
-        return begins + 1 + step if number > looks else begins + number * step
+        soon = now + step / 10  # lest the look that is just being taken is taken again
+        number = max(1, math.floor((soon - begins) / step) + 1)
+        if number > looks:  # the first look at a later turn; the bounds may be seconds apart
+            number, begins = 1, begins + math.floor(soon - begins - step) + 1
+        return begins + number * step
 
     def _bounds(self, now: float) -> tuple[float, float]:
         drift = _DRIFT * max(0.0, now - self._at)

@@ -1,9 +1,11 @@
 """A rate-limited server in virtual time, and work that goes through a limiter to it."""
 
 import asyncio
+import heapq
 import math
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from attrs import Factory, define
 
@@ -86,6 +88,62 @@ def perfect(requests: int, server: Server, *, phase: float, used: int = 0) -> fl
     if beyond <= 0:
         return 0.0
     return math.ceil(beyond / server.limit) * server.period - phase
+
+
+def asking_first(
+    requests: int, server: Server, *, concurrency: int, phase: float, used: int = 0, lost: int = 0
+) -> float:
+    """Return when the last answer is here at best, for a start so late in a window.
+
+    Of one who knows all of the server, but must have a first answer before the second request,
+    and for whom every request takes as long as any can.
+
+    Args:
+        requests: how many.
+        server: the setting.
+        concurrency: how many may be under way.
+        phase: seconds of the window that are over.
+        used: requests of it that others have used.
+        lost: requests of each of the first two windows that are not made use of.
+    """
+    way = server.latency[1]
+    taken = Counter({0: used + lost, 1: lost})
+    free, last = [0.0], 0.0
+    for number in range(requests):
+        arrives = heapq.heappop(free) + way
+        window = math.floor((arrives + phase) / server.period + 1e-9)
+        while taken[window] >= server.limit:
+            window += 1
+        arrives = max(arrives, window * server.period - phase)
+        taken[window] += 1
+        last = max(last, arrives + way)
+        if number == 0:
+            free = [arrives + way] * concurrency
+        else:
+            heapq.heappush(free, arrives + way)
+    return last
+
+
+async def company(server: Server, share: float, *, at_once: bool) -> None:
+    """Take such a share of each window: as it begins, or evenly."""
+    each = int(server.limit * share)
+    pause = 0.004 if at_once else server.period / (each + 1)
+    while True:
+        begins = math.floor(server.now() / server.period) * server.period
+        for number in range(1, each + 1):
+            await asyncio.sleep(max(0.0, begins + number * pause - server.now()))
+            server.take()
+        await asyncio.sleep(begins + server.period - server.now())
+
+
+def busiest(times: Sequence[float], period: float) -> int:
+    """Return the most of these times that lie within any one period."""
+    first = most = 0
+    for last, moment in enumerate(times):
+        while times[first] <= moment - period:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
 
 
 def timed(

@@ -57,7 +57,10 @@ def rehearse(rehearsal: Rehearsal, screen: Screen, *, quiet: bool) -> None:
     if made.advice:
         screen.out.print(f"\n{filled(made.advice, screen.out)}", soft_wrap=True)
     if not quiet:
-        screen.say("Nothing was sent. The time that the requests themselves take comes on top.")
+        screen.say(
+            "Nothing was sent. The time that the requests themselves take comes on top; what is "
+            "asked for twice in short order is sent once."
+        )
 
 
 def _rows(source: Source, number: int, made: Estimate) -> dict[str, str]:

@@ -1,6 +1,5 @@
 -- Grants requests of one pool to one of the processes that share its limit, after taking in what
 -- that process reports. The counterpart of ledger.py for many processes: the rules are the same.
---
 -- KEYS[1]: the pool's hash: what is known of the window, and a record "p:<id>" of each process.
 -- ARGV[1]: JSON, put together in redis_words.py, which also reads what is returned.
 --
@@ -15,43 +14,42 @@ local SOONEST, LATEST = 0.05, 2  -- seconds that a turn may come later than Braz
 local DEAD = 90         -- seconds after which a process that says nothing is forgotten
 local EXPIRES = 10800   -- seconds: two hours, and the longest window
 local HELD = 16         -- requests that may be kept for looking at Braze's clock
-local SHARP = 0.05      -- seconds: a turn known as exactly as this needs no looks
+local SHARP = 0.1       -- seconds: a turn known as exactly as this needs no looks
+local SPARE = 0.25      -- seconds before the turn, from when on nothing is kept
 local AMPLE = 64        -- requests for each process, beyond which it may keep a few in stock
 local JITTER = 0.1      -- seconds that a request may be quicker on its way than the one before
 local QUICK, SLOW = 0.005, 0.1   -- seconds until a process asks again whether another got to know
 local RETURNS = 0.25    -- seconds until it asks again while others may give something back
 
-local NAMES = {
-  "limit", "number", "opening", "whole", "reset", "turn", "soon", "late", "remaining", "known",
-  "first", "by_then", "spent", "asked_at", "refused", "pace", "look", "closed_at",
-  "closed_until", "pause", "blind", "slot",
+local OF_WINDOW = {
+  "reset", "turn", "soon", "remaining", "known", "first", "by_then", "asked_at", "look",
 }
+local OF_POOL = {
+  "limit", "number", "opening", "whole", "spent", "refused", "late", "pace", "pause", "closed_at",
+  "closed_until", "blind", "slot",
+}
+local OF_PROCESS = { "seen", "calls", "batch", "flying", "asking", "number", "want" }
 
 local call = cjson.decode(ARGV[1])
 local clock = redis.call("TIME")
 local now = tonumber(string.format("%d.%06d", clock[1], clock[2]))
 
 local function text(number)
-  if not number then return "" end
-  return string.format(number == math.floor(number) and "%d" or "%.6f", number)
+  return number and string.format(number == math.floor(number) and "%d" or "%.6f", number) or ""
 end
 
--- What is there ---------------------------------------------------------------------------------
-
+-- What is there -----------------------------------------------------------------------------------
 local pool, people, forgotten = {}, {}, {}
 local stored = redis.call("HGETALL", KEYS[1])
 for i = 1, #stored, 2 do
   local id = string.match(stored[i], "^p:(.*)$")
   if id then
-    local seen, calls, batch, flying, asking, number, want = string.match(
-      stored[i + 1], "^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$")
-    if seen then
-      people[id] = {
-        seen = tonumber(seen), calls = tonumber(calls), batch = tonumber(batch),
-        flying = tonumber(flying), asking = tonumber(asking), number = tonumber(number),
-        want = tonumber(want),
-      }
+    local person, place = {}, 0
+    for word in string.gmatch(stored[i + 1], "%S+") do
+      place = place + 1
+      person[OF_PROCESS[place] or place] = tonumber(word)
     end
+    people[id] = place >= #OF_PROCESS and person or nil
   else
     pool[stored[i]] = tonumber(stored[i + 1])
   end
@@ -64,20 +62,16 @@ pool.spent, pool.refused, pool.blind = pool.spent or 0, pool.refused or 0, pool.
 local mine = people[call.id] or { calls = 0, batch = 0 }
 if call.calls <= mine.calls then
   -- It was held up on its way, and the process has called again since.
-  return { 0, 0, pool.number, 0, text(QUICK), text(now), pool.limit or call.limit, "", "" }
+  return { 0, 0, pool.number, 1, text(QUICK), text(now), pool.limit or call.limit, "", "" }
 end
 local fresh = call.batch > mine.batch  -- else its reports were taken in, and the reply was lost
-people[call.id] = {
-  seen = now, calls = call.calls, batch = call.batch, flying = call.flying,
-  asking = call.asking, number = call.number, want = 0,
-}
-mine = people[call.id]
+mine = {}
+for _, name in ipairs(OF_PROCESS) do mine[name] = call[name] end
+mine.seen, people[call.id] = now, mine
 
 local function limit() return pool.limit or call.limit end
 
-local function share(requests)
-  return math.max(1, math.floor((1 - call.reserve) * requests))
-end
+local function share(requests) return math.max(1, math.floor((1 - call.reserve) * requests)) end
 
 local function count(requests)  -- requests of which Braze said nothing
   pool.spent = pool.spent + requests
@@ -87,7 +81,7 @@ end
 local flying, alive = 0, 0
 for id, person in pairs(people) do
   if math.abs(now - person.seen) > DEAD then
-    if person.number == pool.number then count(person.flying) end
+    if person.number >= pool.number - 1 then count(person.flying) end
     forgotten[#forgotten + 1] = "p:" .. id
     people[id] = nil
   else
@@ -95,8 +89,7 @@ for id, person in pairs(people) do
   end
 end
 
--- Windows ---------------------------------------------------------------------------------------
-
+-- Windows -----------------------------------------------------------------------------------------
 local function pace(in_flight)  -- how many requests others send for each of ours
   if not pool.remaining then return 0 end
   local ours = pool.spent - pool.by_then
@@ -113,11 +106,7 @@ local function begin(opening, whole)
   pool.pace = pace(flying)
   pool.number, pool.opening, pool.whole = pool.number + 1, opening, whole
   pool.spent, pool.refused = 0, 0
-  for _, name in ipairs({
-    "reset", "turn", "soon", "remaining", "known", "first", "by_then", "asked_at", "look",
-  }) do
-    pool[name] = nil
-  end
+  for _, name in ipairs(OF_WINDOW) do pool[name] = nil end
 end
 
 local function turn()
@@ -129,7 +118,8 @@ end
 
 local function bound()  -- when the window turns: surely from `turn` on, surely not before `soon`
   if not pool.reset or not call.low then return end
-  pool.turn = math.min(pool.turn or math.huge, now + pool.reset - call.low)
+  -- No window is longer than an hour: clocks may be set.
+  pool.turn = math.min(pool.turn or now + 3600, now + pool.reset - call.low)
   pool.soon = math.max(pool.soon or 0, now + pool.reset - call.high)
 end
 
@@ -154,8 +144,7 @@ end
 local tolerance = call.period / 20
 local interval = (call.period + JITTER + tolerance) / share(limit())
 
--- What the process reports ----------------------------------------------------------------------
-
+-- What the process reports ------------------------------------------------------------------------
 local function told(answers)
   local reset, number, lowest, granted, says = unpack(answers)
   pool.blind, pool.pause = 0, PAUSE
@@ -165,9 +154,8 @@ local function told(answers)
     begin(1, 1)  -- the window has turned sooner than was sure
   elseif granted < pool.known then
     -- They may have been counted before what is known was: the lower number is right.
-    if reset >= pool.reset then
-      pool.spent, pool.remaining = pool.spent + number, math.min(pool.remaining, lowest)
-    end
+    if reset < pool.reset then return end
+    pool.spent, pool.remaining = pool.spent + number, math.min(pool.remaining, lowest)
     return
   end
   pool.limit = says > 0 and says or pool.limit
@@ -193,6 +181,8 @@ local function refused(answers)
       pool.late = math.min(LATEST, math.max(SOONEST, 2 * pool.late))  -- not turned yet
     end
     pause(granted)
+  elseif window < pool.number and reset < (pool.reset or 0) then
+    return  -- of an earlier window
   elseif not call.low or reset + pool.late > call.low then
     pool.limit = says > 0 and says or pool.limit
     learn(0, pool.remaining and math.max(reset, pool.reset) or reset)
@@ -205,22 +195,20 @@ turn()
 if fresh then
   for _, answers in ipairs(call.told) do told(answers) end
   for _, unknown in ipairs(call.counted) do
-    if unknown[1] == pool.number then count(unknown[2]) end
+    -- What was sent just before the turn may have been counted after it.
+    if unknown[1] >= pool.number - 1 then count(unknown[2]) end
   end
   for _, answers in ipairs(call.silent) do silent(answers) end
   for _, answers in ipairs(call.refused) do refused(answers) end
   turn()
 end
 
--- What it gets ----------------------------------------------------------------------------------
-
+-- What it gets ------------------------------------------------------------------------------------
 if mine.number ~= pool.number then mine.number, mine.asking = pool.number, 0 end
-local wanted, askers, asking = call.want, call.want > 0 and 1 or 0, 0
-for id, person in pairs(people) do
+local wanted, askers, asking = 0, 0, 0
+for _, person in pairs(people) do
   if person.number == pool.number then asking = asking + person.asking end
-  if id ~= call.id and person.want > 0 then
-    wanted, askers = wanted + person.want, askers + 1
-  end
+  wanted, askers = wanted + person.want, askers + (person.want > 0 and 1 or 0)
 end
 
 local function left()
@@ -231,34 +219,41 @@ local function left()
   return math.max(0, math.min(requests, share(limit()) - pool.spent - flying))
 end
 
--- The next window is needed anyway. To begin it at the right moment the last requests of this one
--- are kept, and sent one by one: their answers tell when a second of Braze's clock turns.
+-- If the next window is needed anyway, it is to begin at the right moment: the last bulk requests
+-- of this one are kept, and sent one by one, for their answers tell when a second of Braze's clock
+-- turns. Whether it is needed shows when those under way are answered.
 local function unless_held(room)
-  if room >= wanted or not pool.turn or pool.turn - pool.soon <= SHARP then return room end
-  local held = now < pool.soon and math.min(room, HELD, math.floor(limit() / 2)) or 0
-  if held == 0 or held < room then return math.max(room - held, math.min(room, call.urgent)) end
-  local look = now >= (pool.look or 0)
-  if look then pool.look = now + math.min(1, pool.soon - now) / HELD end
-  return math.max(look and 1 or 0, math.min(room, call.urgent))
+  local sharp = call.sharp or not pool.turn or pool.turn - pool.soon <= SHARP
+  local time = sharp and 0 or pool.soon - SPARE - now
+  if room >= wanted + flying or time <= 0 then return room end
+  local held = math.min(room, HELD, math.floor(limit() / 4))
+  if held < room or held == 0 then return room - held end
+  local urgent = math.min(room, call.urgent)
+  if wanted <= room or now < (pool.look or 0) then return urgent end
+  pool.look = now + math.min(1, time) / HELD
+  return math.max(1, urgent)
 end
 
 -- How many requests may go, and the seconds until more may.
 local function open()
-  if pool.closed_until and now < pool.closed_until then return 0, pool.closed_until - now end
+  local closed = pool.closed_until and now >= pool.closed_at  -- else the clock was set
+  if closed and now < pool.closed_until then return 0, pool.closed_until - now end
   if pool.blind == 1 then
-    local slot = math.max(pool.slot, now - tolerance)
-    local room = slot > now and 0 or math.floor((now - slot) / interval) + 1
-    return room, slot + (room + 1) * interval - now
+    pool.slot = math.min(math.max(pool.slot, now - tolerance), now + call.period + interval)
+    local room = pool.slot > now and 0 or math.floor((now - pool.slot) / interval) + 1
+    return room, pool.slot + room * interval - now
   end
   if not pool.remaining then
-    local age = now - (pool.asked_at or now)
+    local age = math.max(0, now - (pool.asked_at or now))
     local patience = asking > 0 and math.floor(age / PATIENCE) or 0
     local room = math.max(0, 1 + patience - asking, share(pool.opening) - pool.spent - flying)
     return room, math.max(QUICK, math.min(SLOW, age / 2))
   end
   local room = unless_held(left())
   local wait = pool.turn and pool.turn + pool.late - now or RETURNS
-  if pool.look and pool.look > now then wait = math.min(wait, pool.look - now) end
+  if room < left() then  -- some are kept
+    wait = math.min(wait, (pool.look or 0) > now and pool.look - now or SLOW)
+  end
   if flying > call.flying then wait = math.min(wait, RETURNS) end
   return room, wait
 end
@@ -274,7 +269,7 @@ if granted == call.want and pool.remaining and room - granted >= AMPLE * alive t
 end
 if granted > 0 then
   if pool.blind == 1 then
-    pool.slot = math.max(pool.slot, now - tolerance) + granted * interval
+    pool.slot = pool.slot + granted * interval
     wait = pool.slot - now
   elseif not pool.remaining then
     pool.asked_at = asking > 0 and pool.asked_at or now
@@ -285,20 +280,14 @@ mine.flying, mine.want = mine.flying + granted + stock, call.want - granted
 flying = flying + granted + stock
 
 -- Kept --------------------------------------------------------------------------------------------
-
 local fields = {}
-for _, name in ipairs(NAMES) do
-  fields[#fields + 1] = name
-  fields[#fields + 1] = text(pool[name])
-end
-if call.leave then
-  forgotten[#forgotten + 1] = "p:" .. call.id
-else
-  fields[#fields + 1] = "p:" .. call.id
-  fields[#fields + 1] = string.format(
-    "%.6f %d %d %d %d %d %d", now, mine.calls, mine.batch, mine.flying, mine.asking,
-    mine.number, mine.want)
-end
+local function keep(name, value) fields[#fields + 1], fields[#fields + 2] = name, value end
+for _, name in ipairs(OF_WINDOW) do keep(name, text(pool[name])) end
+for _, name in ipairs(OF_POOL) do keep(name, text(pool[name])) end
+local words = {}
+for place, name in ipairs(OF_PROCESS) do words[place] = text(mine[name]) end
+if not call.leave then keep("p:" .. call.id, table.concat(words, " ")) end
+if call.leave then forgotten[#forgotten + 1] = "p:" .. call.id end
 redis.call("HSET", KEYS[1], unpack(fields))
 if #forgotten > 0 then redis.call("HDEL", KEYS[1], unpack(forgotten)) end
 redis.call("EXPIRE", KEYS[1], EXPIRES)

@@ -66,6 +66,8 @@ class RedisLimits:
         patience: float = 60.0,
     ) -> None:
         _check(workspace, when_gone, processes, patience)
+        if not isinstance(limits, Limits | None):
+            raise InputError(f"limits must be Limits(...), not {type(limits)}")
         self.limits = limits or Limits()
         self._workspace = workspace
         self._link = Link(redis)
@@ -76,11 +78,11 @@ class RedisLimits:
         self._gates = {
             pool: Gate(
                 pool,
-                f"braze_export:{{{workspace}:{pool}}}",
-                Books(process, limit, self.limits.reserve, clock),
-                self._link,
-                self._aside,
-                patience,
+                key=f"braze_export:{{{workspace}:{pool}}}",  # a cluster hashes what is in braces
+                books=Books(process, limit, self.limits.reserve, clock),
+                link=self._link,
+                aside=self._aside,
+                patience=patience,
             )
             for pool, limit in self.limits.by_pool().items()
         }

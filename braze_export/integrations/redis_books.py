@@ -42,7 +42,7 @@ class Books:
     reserve: float
     clock: ServerClock
     out: int = 0
-    heard: Heard = Heard()
+    heard: Heard = Factory(Heard)
     heard_at: float = -math.inf
     recorded: bool = False
     _ask_at: float = -math.inf  # when those who wait may get something
@@ -92,6 +92,7 @@ class Books:
             period=self.limit.period,
             reserve=self.reserve,
             server=(low, high) if high < math.inf else None,
+            sharp=self.clock.sharp(now),
             leave=leave,
         )
 
@@ -149,7 +150,7 @@ class Books:
         if told.dated or told.reset is not None:
             self.clock.observe(sent=sent, received=now, clock=told.clock, whole=told.dated)
         self._news.answered(lease, told, refused=refused)
-        if lease.asks or refused:  # everybody waits for it
+        if refused or (lease.asks and self.heard.asks):  # everybody waits for it
             self._tell_by(now)
         else:
             self._tell_by(now + (_SOON if waiting else _LATER))

@@ -62,7 +62,14 @@ class Gate:
     """
 
     def __init__(
-        self, pool: Pool, key: str, books: Books, link: Link, aside: Aside | None, patience: float
+        self,
+        pool: Pool,
+        *,
+        key: str,
+        books: Books,
+        link: Link,
+        aside: Aside | None,
+        patience: float,
     ) -> None:
         self._pool, self._key, self._books, self._link = pool, key, books, link
         self._aside, self._patience = aside, patience
@@ -174,10 +181,8 @@ class Gate:
             try:
                 turn = await waiter
             except asyncio.CancelledError:
-                if waiter.cancelled():
-                    self._lanes.leave(lane)
-                elif isinstance(lease := waiter.result(), Lease):
-                    self._pass_on(lease)
+                if not waiter.cancelled() and isinstance(turn := waiter.result(), Lease):
+                    self._pass_on(turn)  # it was its turn already
                 raise
         if isinstance(turn, Exception):
             raise turn

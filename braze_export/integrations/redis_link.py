@@ -7,9 +7,10 @@ import os
 import random
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 from braze_export.errors import InputError, LimiterError
 
@@ -35,6 +36,14 @@ _FAILURES: Final = (
     OSError,
     TimeoutError,
 )
+_LOGIN: Final = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+_REASONS: Final[list[tuple[type[Exception] | tuple[type[Exception], ...], str]]] = [
+    (_LOGIN, "the login is refused"),
+    (exceptions.BusyLoadingError, "it still loads its data"),
+    (exceptions.ReadOnlyError, "it is a replica, which takes no writes"),
+    ((TimeoutError, exceptions.TimeoutError), "no answer in time"),
+]
+_REFUSED: Final = re.compile("NOPERM|can't run|can't access|no permissions|unknown command")
 _log = logging.getLogger("braze_export")
 
 Client: TypeAlias = redis.Redis | redis.RedisCluster
@@ -55,6 +64,8 @@ class Link:
     """
 
     def __init__(self, client: str | Client) -> None:
+        if not isinstance(client, str | redis.Redis | redis.RedisCluster):
+            raise InputError(f"redis must be a URL or an asyncio client, not {type(client)}")
         self._owned = isinstance(client, str)
         self._client = _connected(client) if isinstance(client, str) else client
         self.place = _place(self._client)
@@ -94,11 +105,9 @@ class Link:
     async def _run(self, key: str, words: bytes) -> list[Any]:
         execute: Callable[..., Any] = self._client.execute_command
         async with asyncio.timeout(_TOO_LONG):
-            try:
-                reply = await execute("EVALSHA", _SHA, 1, key, words)
-            except exceptions.NoScriptError:
-                reply = await execute("EVAL", _SCRIPT, 1, key, words)
-        return list(reply)
+            with suppress(exceptions.NoScriptError):
+                return list(await execute("EVALSHA", _SHA, 1, key, words))
+            return list(await execute("EVAL", _SCRIPT, 1, key, words))
 
     def _lost(self, error: Exception) -> None:
         self.next_try = asyncio.get_running_loop().time() + self._pause * random.uniform(0.8, 1.2)
@@ -130,16 +139,22 @@ def _connected(url: str) -> Client:
     scheme = url.partition("://")[0]
     if scheme not in ("redis", "rediss", "unix"):
         raise InputError("the URL of the Redis must begin with redis://, rediss:// or unix://")
+    # What the client tells of itself it looks up on disk, for each connection.
+    silent = ["driver_info"] if find_spec("redis.driver_info") else ["lib_name", "lib_version"]
+    options: dict[str, Any] = {
+        **dict.fromkeys(silent),
+        "protocol": 2,
+        "socket_timeout": _SOCKET_TIMEOUT,
+        "socket_connect_timeout": _SOCKET_TIMEOUT,
+        "retry": Retry(NoBackoff(), 1),  # a connection that was idle may have been closed
+    }
     try:
-        urlsplit(url).port  # noqa: B018  it is read here so that a wrong one is found
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=_SOCKET_TIMEOUT,
-            socket_connect_timeout=_SOCKET_TIMEOUT,
-            retry=Retry(NoBackoff(), 1),  # a connection that was idle may have been closed
-        )
+        client = redis.Redis.from_url(url, **options)
+        pool: Any = client.connection_pool
+        pool.make_connection()  # finds options that there are not
     except (ValueError, TypeError):
         raise InputError("the URL of the Redis cannot be read") from None  # it holds a password
+    return client
 
 
 def _place(client: Client) -> str:
@@ -152,40 +167,40 @@ def _place(client: Client) -> str:
     return str(known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}")
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Say in a few words what is wrong. No word is the server's own: it may name the user."""
-    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
-        return "the login is refused"
+    error = _root(error)
     if _refuses_scripts(error):
         return "scripts are refused"
-    if isinstance(error, exceptions.BusyLoadingError):
-        return "it still loads its data"
-    if isinstance(error, exceptions.ReadOnlyError):
-        return "it is a replica, which takes no writes"
-    if isinstance(error, TimeoutError | exceptions.TimeoutError):
-        return "no answer in time"
+    for kinds, words in _REASONS:
+        if isinstance(error, kinds):
+            return words
     number = re.search(r"\[?Err(?:no|or) (\d+)", str(error))
-    if number is not None:
-        return os.strerror(int(number[1]))
-    return type(error).__name__
+    return os.strerror(int(number[1])) if number else type(error).__name__
 
 
-def _refuses_scripts(error: Exception) -> bool:
+def _root(error: BaseException) -> BaseException:
+    """Return what Redis itself said: on its way the client may make another error of it."""
+    while isinstance(error.__cause__ or error.__context__, exceptions.RedisError):
+        error = error.__cause__ or error.__context__ or error
+    return error
+
+
+def _refuses_scripts(error: BaseException) -> bool:
     return isinstance(error, exceptions.NoPermissionError) or (
-        isinstance(error, exceptions.ResponseError)
-        and re.search("NOPERM|ACL fail|unknown command|this user has no perm", str(error), re.IGNORECASE)
-        is not None
+        isinstance(error, exceptions.ResponseError) and _REFUSED.search(str(error)) is not None
     )
 
 
-def _sentence(error: Exception, place: str) -> str:
-    if _refuses_scripts(error):
+def _sentence(error: BaseException, place: str) -> str:
+    root, why = _root(error), reason(error)
+    if _refuses_scripts(root):
         return (
             f"Redis at {place} refuses the script that shares the limits: its user needs "
             f"{_NEEDED} and the keys ~braze_export:*"
         )
-    if isinstance(error, exceptions.ResponseError | exceptions.BusyLoadingError):
-        return f"Redis at {place} cannot share the limits ({reason(error)}): try another one"
-    return (
-        f"Redis at {place} cannot be reached ({reason(error)}): start it, or give other limits"
-    )
+    if isinstance(root, _LOGIN):
+        return f"Redis at {place} cannot be used ({why}): check user and password"
+    if isinstance(root, exceptions.ResponseError | exceptions.BusyLoadingError):
+        return f"Redis at {place} cannot share the limits ({why}): give another one"
+    return f"Redis at {place} cannot be reached ({why}): start it, or give other limits"

@@ -72,7 +72,7 @@ class News:
 
     def words(self) -> dict[str, list[list[float]]]:
         """Return what the script reads, windows in their order."""
-        told = sorted(self._told.items())[-_KEPT:]
+        told = sorted(self._told.items())
         return {
             "told": [[reset, a.number, a.lowest, a.granted, a.limit] for reset, a in told],
             "counted": [[*item] for item in sorted(self._counted.items())[-_KEPT:]],
@@ -84,6 +84,8 @@ class News:
         answers = self._told.get(reset)
         if answers is None:
             self._told[reset] = _Answers(1, remaining, lease.granted, limit)
+            if len(self._told) > _KEPT:
+                del self._told[min(self._told)]
             return
         answers.number += 1
         answers.lowest = min(answers.lowest, remaining)
@@ -119,6 +121,7 @@ class Call:
         period: seconds that a window takes, as set.
         reserve: share of each window that is left to others.
         server: what Braze's clock shows now at least and at most; ``None`` before any answer.
+        sharp: whether further looks at it would not tell it more exactly.
         leave: whether the process ends.
     """
 
@@ -136,6 +139,7 @@ class Call:
     period: float
     reserve: float
     server: tuple[float, float] | None = None
+    sharp: bool = False
     leave: bool = False
 
     def encode(self) -> bytes:
@@ -143,7 +147,7 @@ class Call:
         words: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("id", "calls", "batch", "flying", "asking", "number", "want", "urgent",
-                         "stock", "limit", "period", "reserve", "leave")
+                         "stock", "limit", "period", "reserve", "sharp", "leave")
         }  # fmt: skip
         if self.server is not None:
             words["low"], words["high"] = self.server

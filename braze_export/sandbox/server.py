@@ -19,7 +19,7 @@ from braze_export.sandbox.messages import MAX_BODY, Reply, Request, decode, enco
 from braze_export.sandbox.people import Person
 from braze_export.sandbox.settings import NEW_WORKSPACE, Settings, is_loopback
 from braze_export.sandbox.tally import Counters, RequestRecord, Tally
-from braze_export.sandbox.windows import PoolName, Window
+from braze_export.sandbox.windows import Pool, PoolName, Window
 from braze_export.sandbox.wire import Sent, compose, send, spoil
 from braze_export.sandbox.workspace import Workspace
 
@@ -114,13 +114,30 @@ class Sandbox(Settings):
         return (f"u{user}" for user in self._workspace.segments.members(n))
 
     def use_up(self, requests: int, pool: PoolName = "ids") -> int:
-        """Count requests of another user of the workspace; return how many the limit allowed."""
-        now = self.clock()
-        return sum(self._workspace.pools[pool].take(now) for _ in range(requests))
+        """Count requests of another user of the workspace; return how many the limit allowed.
+
+        Raises:
+            LookupError: there is no such limit, as ``fast_ids`` in most workspaces.
+        """
+        now, used = self.clock(), self._pool(pool)
+        return sum(used.take(now) for _ in range(requests))
 
     def change_limit(self, window: Window, pool: PoolName = "ids") -> None:
-        """Set another limit, as Braze may at any time. What was used stays used."""
-        self._workspace.pools[pool].change(window)
+        """Set another limit, as Braze may at any time.
+
+        What was used of the window under way stays used, unless the period is another.
+
+        Raises:
+            LookupError: there is no such limit, as ``fast_ids`` in most workspaces.
+        """
+        self._pool(pool).change(window)
+
+    def _pool(self, name: PoolName) -> Pool:
+        try:
+            return self._workspace.pools[name]
+        except KeyError:
+            known = ", ".join(self._workspace.pools)
+            raise LookupError(f"no limit {name!r}: there are {known}") from None
 
     def rewrite_exports(self) -> None:
         """Have the archives of all exports made anew: other bytes, ``ETag``, ``Last-Modified``.

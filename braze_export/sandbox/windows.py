@@ -64,7 +64,7 @@ class Pool:
         return True
 
     def change(self, window: Window) -> None:
-        """Set another limit. What was used of the window under way stays used."""
+        """Set another limit. What was used stays used, unless the period is another."""
         if window.period != self._window.period:
             self._index = -1
         self._window = window

@@ -98,7 +98,7 @@ async def test_others_use_the_same_window(connect: Connect, clock: Clock) -> Non
     assert sandbox.use_up(3) == 1
     assert (await client.ids("u1")).status == 429
     assert sandbox.use_up(1, "default") == 1
-    with pytest.raises(KeyError):
+    with pytest.raises(LookupError, match="no limit 'fast_ids': there are default, ids"):
         sandbox.use_up(1, "fast_ids")
 
 
