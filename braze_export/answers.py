@@ -9,7 +9,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from braze_export._json import dumps, loads
 from braze_export.endpoints import Endpoint
@@ -47,6 +47,7 @@ class RateWindow:
         clock: the server's clock when it answered: its ``Date``, which leaves out the fraction
             of the second, else this machine's time.
         dated: whether ``clock`` is the server's own.
+        pause: seconds to wait before the next request, where a refusal asks for it.
     """
 
     limit: int | None = None
@@ -54,15 +55,12 @@ class RateWindow:
     reset: float | None = None
     clock: float = 0.0
     dated: bool = False
+    pause: float | None = None
 
     @property
     def resets_in(self) -> float | None:
         """Seconds until the next window; up to a second too long, never too short."""
         return None if self.reset is None else self.reset - self.clock
-
-    def closed_for(self, seconds: float) -> "RateWindow":
-        """Return the same with a reset in so many seconds."""
-        return evolve(self, reset=self.clock + seconds)
 
 
 def read_rate_window(headers: Mapping[str, str], *, now: float) -> RateWindow:
@@ -139,8 +137,9 @@ def _failure(request: Request, response: Response, now: float) -> APIError:
     )
     if isinstance(error, RateLimitError | ServerError):
         waits = [read_retry_after(response.headers, now=now)]
-        if kind is RateLimitError:
-            waits.append(read_rate_window(response.headers, now=now).resets_in)
+        window = read_rate_window(response.headers, now=now)
+        if kind is RateLimitError and not window.remaining:  # else another limit refused it
+            waits.append(window.resets_in)
         error.retry_after = max((wait for wait in waits if wait is not None), default=None)
     return error
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import urlencode
 
 import msgspec
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from braze_export.answers import check, read_rate_window
 from braze_export.endpoints import Endpoint, Pool
@@ -167,8 +167,7 @@ class Caller:
             raise  # a 429 as well, but one that closes no window
         except RateLimitError as error:
             refused = True
-            if error.retry_after is not None:
-                window = window.closed_for(error.retry_after)
+            window = evolve(window, pause=error.retry_after)
             raise
         finally:
             permit.answered(window, refused=refused)

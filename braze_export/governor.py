@@ -11,9 +11,10 @@ from attrs import frozen
 from braze_export.answers import RateWindow
 from braze_export.endpoints import Pool
 from braze_export.lanes import Lanes
-from braze_export.ledger import Ledger, Sent
+from braze_export.ledger import Ledger
 from braze_export.limits import Lane, Limits, PoolSnapshot, RateLimit
 from braze_export.server_clock import ServerClock
+from braze_export.window import Sent
 
 _BURST: Final = 20  # one part in so many of a limit may leave at once where the server is silent
 _JITTER: Final = 0.1  # seconds that a request may be quicker on its way than the one before
@@ -71,6 +72,7 @@ class _Gate:
         self._bucket: AsyncLimiter | None = None  # where the server is silent
         self._dry_until = 0.0
         self._alarm: asyncio.TimerHandle | asyncio.Task[None] | None = None  # if somebody waits
+        self._told = {limit.max_requests}  # limits that the log has told of, or need not
         self._waiting = self._sent = self._refused = 0
         self._waited = 0.0  # seconds, by those who wait no more
         self._since = 0.0  # sum of the times at which those who wait began to
@@ -100,16 +102,20 @@ class _Gate:
     def answered(self, sent: Sent, window: RateWindow, *, refused: bool) -> None:
         """Learn from an answer, and let through who may pass now."""
         now = asyncio.get_running_loop().time()
-        known = self._ledger.limit
         self._refused += refused
         self._ledger.answered(sent, now, window, refused=refused)
         self._hang_bucket(now)
-        if self._ledger.limit != known:
-            _log.info(
-                "rate limit of %s: the server allows %d requests per window, not %d; its word "
-                "counts", self._pool, self._ledger.limit, known,
-            )  # fmt: skip
+        self._tell_limit(self._ledger.limit)
         self._pump(now)
+
+    def _tell_limit(self, limit: int) -> None:
+        if limit not in self._told:
+            self._told.add(limit)
+            _log.info(
+                "rate limit of %s: the server allows %d requests per window; its word counts",
+                self._pool,
+                limit,
+            )
 
     def unanswered(self, sent: Sent, *, counted: bool) -> None:
         """Note that no answer comes."""
@@ -121,7 +127,7 @@ class _Gate:
         ledger = self._ledger
         return PoolSnapshot(
             limit=ledger.limit,
-            remaining=ledger.spendable(),
+            remaining=ledger.spendable(now),
             resets_in=ledger.resets_in(now),
             waiting=self._waiting,
             in_flight=ledger.in_flight,
@@ -143,18 +149,24 @@ class _Gate:
         self._set_alarm(now)
 
     def _set_alarm(self, now: float) -> None:
-        loop, ledger = asyncio.get_running_loop(), self._ledger
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        loop, alarm = asyncio.get_running_loop(), self._alarm
         if not self._lanes:
-            return
-        if self._bucket is not None and now >= self._dry_until:
+            when = math.inf
+        else:
+            when = self._ledger.opens_at(now) if self._bucket is None else self._dry_until
+        if isinstance(alarm, asyncio.TimerHandle) and now < alarm.when() <= when < math.inf:
+            return  # it will look again then
+        if alarm is not None:
+            alarm.cancel()
+            self._alarm = None
+        if self._lanes and self._bucket is not None and now >= when:
             self._alarm = loop.create_task(self._drop(self._bucket))
-            return
-        when = ledger.opens_at(now) if self._bucket is None else self._dry_until
-        if when < math.inf:
-            self._alarm = loop.call_at(when, lambda: self._pump(loop.time()))
+        elif when < math.inf:
+            self._alarm = loop.call_at(when, self._wake)
+
+    def _wake(self) -> None:
+        self._alarm = None
+        self._pump(asyncio.get_running_loop().time())
 
     def _hang_bucket(self, now: float) -> None:
         ledger = self._ledger

@@ -11,71 +11,20 @@ Where answers say nothing of the limit the ledger is ``blind``, and a bucket has
 import math
 from typing import Final
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, field
 
 from braze_export.answers import RateWindow
 from braze_export.server_clock import ServerClock
+from braze_export.window import Sent, Window
 
 _LONGEST_WINDOW: Final = 3600.0  # seconds: Braze documents no limit with a longer window
 _PAUSE: Final = 1.0  # seconds, after a refusal that says nothing of its window; doubles
 _PATIENCE: Final = 2.0  # seconds without an answer until one more request may ask
-_GREEDIEST: Final = 4.0  # requests of others for one of ours that are reckoned with at most
 _SOONEST, _LATEST = 0.05, 2.0  # seconds that a turn may come later than the server's clock says
+_WARY: Final = 10  # windows that begin with one request after a refusal
+_UNTRUE: Final = 2  # refusals against the headers' word, from which on it is not believed
+_DEAF: Final = 600.0  # seconds, for so long
 _HELD: Final = 8  # requests that may be kept for looking at the server's clock
-
-
-@frozen
-class Sent:
-    """One request that was let through: in which window, and when."""
-
-    window: int
-    at: float
-
-
-@define
-class _Window:
-    """What is known of one window: before the first answer, only how many may ask."""
-
-    number: int
-    opening: int
-    whole: bool  # whether we saw it begin
-    reset: float = math.inf  # on the server's clock
-    remaining: int | None = None
-    known_at: float = math.inf  # when ``remaining`` was learned
-    first: int = 0  # what remained when we first heard of it
-    spent_by_then: int = 0
-    spent: int = 0  # answered
-    asking: int = 0  # sent before anything was known, and not yet answered
-    asked_at: float = 0.0
-    refused: bool = False
-
-    def learn(self, remaining: int, reset: float, now: float) -> None:
-        """Take the server's word for it."""
-        if self.remaining is None or remaining > self.remaining:
-            self.first, self.spent_by_then = remaining, self.spent
-        self.remaining, self.reset, self.known_at = remaining, reset, now
-
-    def count(self) -> None:
-        """Count a request of which the server said nothing."""
-        self.spent += 1
-        if self.remaining is not None:
-            self.remaining = max(0, self.remaining - 1)
-
-    def pace(self, in_flight: float) -> float:
-        """Return how many requests others send for each of ours.
-
-        Args:
-            in_flight: how many of those under way what remains may account for.
-        """
-        ours = self.spent - self.spent_by_then
-        others = self.first - (self.remaining or 0) - ours - in_flight
-        return 0.0 if others <= 0 else min(_GREEDIEST, others / max(1, ours))
-
-    def shared(self, limit: int, in_flight: int) -> bool:
-        """Say whether others of the workspace use it too, or nobody knows."""
-        if self.remaining is None or self.refused or self.pace(in_flight) > 0:
-            return True
-        return limit - self.remaining - self.spent - in_flight > 0
 
 
 @define
@@ -97,13 +46,22 @@ class Ledger:
     clock: ServerClock
     blind: bool = False
     in_flight: int = 0
-    _window: _Window = Factory(lambda: _Window(number=0, opening=1, whole=False))
+    _window: Window = Factory(lambda: Window(number=0, opening=1, whole=False))
     _pace: float = 0.0  # of others, in the window before
     _closed_at: float = -math.inf
     _closed_until: float = -math.inf
     _pause: float = _PAUSE
     _late: float = 0.0  # seconds that turns come later than the server's clock says
     _next_look: float = math.inf
+    _wary: int = 0  # windows still to begin with one request
+    _untrue: int = 0  # refusals though requests remained
+    _deaf_until: float = -math.inf  # until then headers are not believed
+    _blind_since: float = -math.inf
+    _over: float = -math.inf  # the reset of the window before
+    _set: int = field(init=False)  # the limit as it was set
+
+    def __attrs_post_init__(self) -> None:
+        self._set = self.limit
 
     def room(self, now: float, *, bulk: int, interactive: int = 0) -> int:
         """Return how many of so many waiting requests may be sent now."""
@@ -153,15 +111,13 @@ class Ledger:
         if told.dated or told.reset is not None:
             self.clock.observe(sent=sent.at, received=now, clock=told.clock, whole=told.dated)
         self._turn(now)
-        if told.resets_in is not None and told.resets_in > _LONGEST_WINDOW:
-            told = told.closed_for(_LONGEST_WINDOW)
         if refused:
             self._refused(sent, now, told)
-        elif told.remaining is None or told.reset is None:
-            self._told_nothing(sent, now, told.remaining)
+        elif told.remaining is None or told.reset is None or self._is_untold(told, now):
+            self._told_nothing(sent, now)
         else:
             self._pause = _PAUSE
-            self._sees()
+            self._sees(now)
             self._told(sent, now, told, told.remaining, told.reset)
 
     def unanswered(self, sent: Sent, *, counted: bool) -> None:
@@ -184,12 +140,17 @@ class Ledger:
         seconds = (self._closed_until if at == math.inf else at) - now
         return seconds if seconds > 0 else None
 
-    def spendable(self) -> int | None:
+    def spendable(self, now: float) -> int | None:
         """Return how many requests are left to us in this window, as far as is known."""
-        return None if self._window.remaining is None else self._left()
+        over = now >= self._turns_at(now)
+        return None if self._window.remaining is None or over else self._left()
 
     def _share(self, requests: int) -> int:
         return max(1, math.floor((1 - self.reserve) * requests))
+
+    def _is_untold(self, told: RateWindow, now: float) -> bool:
+        """Say whether what was told makes no sense, or has proved wrong of late."""
+        return now < self._deaf_until or (told.resets_in or 0.0) > _LONGEST_WINDOW
 
     def _left(self) -> int:
         window, in_flight = self._window, self.in_flight
@@ -210,12 +171,14 @@ class Ledger:
         if held < left or not held:
             return left - held
         urgent = min(left, interactive)
+        looked = now >= self._next_look
         if bulk + interactive <= left:
-            return urgent
+            self._next_look = min(self._next_look, now + self.clock.patience())
+            return left if looked else urgent
         if self._next_look == math.inf:
             looks = math.ceil(held / max(1, int(release - now)))  # for each second to come
             self._next_look = self.clock.next_look(now, looks)
-        return max(int(now >= self._next_look), urgent)
+        return max(int(looked), urgent)
 
     def _turns_at(self, now: float) -> float:
         window = self._window
@@ -228,18 +191,22 @@ class Ledger:
         if late >= 0:
             idle = late > _PATIENCE and not self.in_flight
             shared = self._window.shared(self.limit, self.in_flight)
-            self._begin(opening=1 if idle or shared else self.limit, whole=not idle)
+            reset = self._window.reset
+            self._begin(opening=1 if idle or shared or self._wary else self.limit, whole=not idle)
+            self._turn_over(reset)
+
+    def _turn_over(self, reset: float) -> None:
+        """Note that the window whose reset this was is over."""
+        self._over, self._wary = reset, max(0, self._wary - 1)
+        self._window.spent, self._window.carried = 0, math.inf
 
     def _begin(self, *, opening: int, whole: bool) -> None:
-        self._pace = self._window.pace(self.in_flight)
-        self._window = _Window(self._window.number + 1, opening, whole)
+        """Know nothing, but what was spent."""
+        old = self._window
+        self._pace = old.pace(self.in_flight)
+        carried = min(old.reset, old.carried)
+        self._window = Window(old.number + 1, opening, whole, spent=old.spent, carried=carried)
         self._next_look = math.inf
-
-    def _close(self, now: float, seconds: float) -> None:
-        """Let nothing through for a while, and then ask anew."""
-        self._closed_at, self._closed_until = now, now + seconds
-        self._begin(opening=1, whole=False)
-        self.blind = False
 
     def _done(self, sent: Sent) -> None:
         self.in_flight -= 1
@@ -252,7 +219,9 @@ class Ledger:
             if sent.window < window.number and self.clock.surely_at(reset, now) <= now:
                 return  # of an earlier window
         elif reset > window.reset and self.clock.perhaps_at(window.reset, now) <= now:
+            over = window.reset
             self._begin(opening=1, whole=True)  # the window has turned sooner than was sure
+            self._turn_over(over)
             window = self._window
         elif sent.at < window.known_at and (
             reset < window.reset or remaining > (window.remaining or 0)
@@ -264,36 +233,56 @@ class Ledger:
         window.spent += 1
         window.learn(remaining, reset, now)
 
-    def _told_nothing(self, sent: Sent, now: float, remaining: int | None) -> None:
-        if remaining == 0:
-            self._pause_blindly(sent, now)
-            return
+    def _told_nothing(self, sent: Sent, now: float) -> None:
         window = self._window
-        window.count()
-        self.blind = window.remaining is None and (self.blind or sent.window == window.number)
+        if window.remaining is not None:
+            window.count()
+        elif sent.window == window.number:
+            window.count()
+            self._blind_since = self._blind_since if self.blind else now
+            self.blind = True
 
     def _refused(self, sent: Sent, now: float, told: RateWindow) -> None:
-        window = self._window
-        if told.reset is None:
-            if window.remaining is None and window.whole and sent.window == window.number:
-                self._late = min(_LATEST, max(_SOONEST, 2 * self._late))  # not turned yet
-            self._pause_blindly(sent, now)
-        elif sent.window < window.number and told.reset < window.reset < math.inf:
+        window, reset = self._window, told.reset
+        if (
+            reset is not None
+            and sent.window < window.number
+            and (reset <= self._over or reset < window.reset < math.inf)
+        ):
             return  # of an earlier window
-        elif self.clock.surely_at(told.reset, now) + self._late > now:
-            self._sees()
-            self.limit = told.limit or self.limit
-            window = self._window
-            reset = told.reset if window.remaining is None else max(told.reset, window.reset)
-            window.learn(0, reset, now)
-            window.refused = True
+        if reset is None or told.remaining or reset <= self._over:
+            self._wary = _WARY  # turned too early, or something else is wrong
+        over = reset is None or self.clock.surely_at(reset, now) + self._late <= now
+        if over or told.remaining or now < self._deaf_until:
+            self._refused_in_vain(sent, now, told)
+            return
+        self._sees(now)
+        self.limit = told.limit or self.limit
+        window = self._window
+        soonest = min(reset or 0.0, told.clock + _LONGEST_WINDOW)
+        window.learn(0, soonest if window.remaining is None else max(soonest, window.reset), now)
+        window.refused = True
+        self._closed_until = max(self._closed_until, now + (told.pause or 0.0))
 
-    def _sees(self) -> None:
+    def _refused_in_vain(self, sent: Sent, now: float, told: RateWindow) -> None:
+        """Pause after a refusal that is not explained by a window that is spent."""
+        if sent.at < self._closed_at:
+            return  # it was sent before an earlier pause
+        window = self._window
+        if window.remaining is None and window.whole and sent.window == window.number:
+            self._late = min(_LATEST, max(_SOONEST, 2 * self._late))  # not turned yet
+        self._untrue += bool(told.remaining)
+        if self._untrue >= _UNTRUE:  # another limit than the one that is told of
+            self._untrue, self._deaf_until, self.limit = 0, now + _DEAF, self._set
+        self._closed_at = now
+        self._closed_until = now + min(told.pause or self._pause, _LONGEST_WINDOW)
+        self._pause = min(2 * self._pause, max(self.period, _PAUSE))
+        self._begin(opening=1, whole=False)
+        self.blind = False
+
+    def _sees(self, now: float) -> None:
         if self.blind:
             self.blind = False
             self._begin(opening=1, whole=False)
-
-    def _pause_blindly(self, sent: Sent, now: float) -> None:
-        if sent.at >= self._closed_at:  # else it was sent before an earlier pause
-            self._close(now, self._pause)
-            self._pause = min(2 * self._pause, max(self.period, _PAUSE))
+            if now - self._blind_since > self.period:
+                self._window.spent = 0

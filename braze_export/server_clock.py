@@ -55,6 +55,10 @@ class ServerClock:
         low, high = self._bounds(now)
         return high - low < max(_SHARP, 2 * self._quickest)
 
+    def patience(self) -> float:
+        """Return the seconds after which most answers under way have come."""
+        return min(1.0, max(0.05, 4 * self._quickest))
+
     def next_look(self, now: float, looks: int) -> float:
         """Return when an answer would narrow the bounds, with so many looks for each second.
 

@@ -516,8 +516,8 @@ def test_a_limit_that_changes_costs_those_under_way_at_most(
     assert len(server.served) == 1000
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"rate limit of ids: the server allows {int(250 * change)} requests per window, "
-        "not 250; its word counts"
+        f"rate limit of ids: the server allows {int(250 * change)} requests per window; "
+        "its word counts"
     )
 
 

@@ -16,7 +16,7 @@ FLOORS: list[list[str]] = [
     ["_inflate", "_json", "_version", "errors", "lines", "turns"],
     ["validators", "unzip"],
     ["identifiers", "instances", "endpoints", "tasks", "models.timestamps", "archive", "callbacks",
-     "server_clock"],
+     "server_clock", "window"],
     ["models.fields", "models.record", "settings", "wire"],
     ["models.profile", "models.segments", "models.results", "answers", "export_body"],
     ["lenient", "structuring", "batching", "limits", "ledger", "retry"],

@@ -79,9 +79,7 @@ def test_commands_run(line: str, environment: dict[str, str], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("script", ON_PAGES, ids=str.__len__)
-def test_scripts_of_the_pages_run(
-    script: str, environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_scripts_of_the_pages_run(script: str, environment: dict[str, str], tmp_path: Path) -> None:
     out = run([sys.executable, "-c", script], environment, tmp_path)
     assert out.strip() or "BadRecord" in script  # a sound archive has none
 

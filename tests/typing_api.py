@@ -218,10 +218,9 @@ async def sandbox() -> None:
 
 async def limits_of(braze: BrazeClient) -> None:
     assert_type(braze.limits, Limiter)
-    for pool, now in braze.limits.snapshot().items():
+    for now in braze.limits.snapshot().values():
         assert_type(now, PoolSnapshot)
         assert_type(now.remaining, int | None)
-        print(pool, now.limit, now.resets_in, now.waiting, now.refused)
     BrazeClient("key", "EU-01", limits=braze.limits)
     Limits(ids=None, reserve=0.5)
     Limits.oldest_workspace(reserve=0.1)

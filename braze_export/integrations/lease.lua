@@ -202,6 +202,11 @@ if fresh then
   for _, answers in ipairs(call.refused) do refused(answers) end
   turn()
 end
+if call.apart and pool.remaining then  -- others may have sent without Redis too, and still may
+  pool.remaining, pool.opening, pool.whole = nil, 1, 0
+elseif call.apart then
+  pool.opening, pool.whole = 1, 0
+end
 
 -- What it gets ------------------------------------------------------------------------------------
 if mine.number ~= pool.number then mine.number, mine.asking = pool.number, 0 end

@@ -55,6 +55,7 @@ class Books:
     _told: News | None = None  # what the last call told; kept until it was surely heard
     _stock: list[Lease] = Factory(list)
     _stock_until: float = math.inf
+    _apart: bool = False
     _asking: "Counter[int]" = Factory(Counter)  # leases that ask, by window
 
     def due(self, waiting: int) -> float:
@@ -92,13 +93,14 @@ class Books:
             period=self.limit.period,
             reserve=self.reserve,
             server=(low, high) if high < math.inf else None,
+            apart=self._apart,
             sharp=self.clock.sharp(now),
             leave=leave,
         )
 
     def hear(self, heard: Heard, now: float, *, waiting: int) -> list[Lease]:
         """Take in what was answered, and return leases for those who wait now."""
-        self._told, self.heard, self.heard_at = None, heard, now
+        self._told, self.heard, self.heard_at, self._apart = None, heard, now, False
         self._ask_at = now + max(_SHORTEST, heard.wait) if heard.granted < self._wanted else now
         lease = heard.lease()
         given = min(heard.granted, waiting)
@@ -133,6 +135,7 @@ class Books:
 
     def apart(self) -> Lease:
         """Return a lease that was granted without Redis."""
+        self._apart = True
         return self._give(Lease())
 
     def answered(

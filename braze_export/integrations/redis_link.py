@@ -28,7 +28,7 @@ _SCRIPT: Final = files("braze_export.integrations").joinpath("lease.lua").read_t
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _SOCKET_TIMEOUT: Final = 2.0  # seconds, of connections that are made from a URL
 _TOO_LONG: Final = 3.0  # seconds that a call may take, tries of the client's own included
-_SOONEST, _LATEST = 0.5, 5.0  # seconds until Redis is tried again; they double in between
+_SOONEST, _LATEST = 0.5, 2.0  # seconds until Redis is tried again; they double in between
 _NEEDED: Final = "+evalsha +eval +time +hgetall +hset +hdel +expire"
 _FAILURES: Final = (
     exceptions.RedisError,

@@ -121,6 +121,7 @@ class Call:
         period: seconds that a window takes, as set.
         reserve: share of each window that is left to others.
         server: what Braze's clock shows now at least and at most; ``None`` before any answer.
+        apart: whether it has sent requests without Redis since the last call.
         sharp: whether further looks at it would not tell it more exactly.
         leave: whether the process ends.
     """
@@ -139,6 +140,7 @@ class Call:
     period: float
     reserve: float
     server: tuple[float, float] | None = None
+    apart: bool = False
     sharp: bool = False
     leave: bool = False
 
@@ -147,7 +149,8 @@ class Call:
         words: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("id", "calls", "batch", "flying", "asking", "number", "want", "urgent",
-                         "stock", "limit", "period", "reserve", "sharp", "leave")
+                         "stock", "limit", "period", "reserve", "apart", "sharp",
+                         "leave")
         }  # fmt: skip
         if self.server is not None:
             words["low"], words["high"] = self.server

@@ -66,7 +66,9 @@ def world(redis_server: RedisServer, blocking_calls_fail: BlockBuster) -> Iterat
     """A Redis in virtual time, which is called without asyncio."""
     blocking_calls_fail.deactivate()
     with ExitStack() as leaving:
-        client = leaving.enter_context(redis.Redis(unix_socket_path=str(redis_server.socket), protocol=2))
+        client = leaving.enter_context(
+            redis.Redis(unix_socket_path=str(redis_server.socket), protocol=2)
+        )
         client.flushall()
         yield World(client)
         client.flushall()
