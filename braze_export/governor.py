@@ -81,10 +81,12 @@ class _Gate:
         """Wait in a lane."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+        joined = lane == "bulk" and self._lanes.waiting("bulk") and self._alarm is not None
         waiter = self._lanes.join(lane)
         self._waiting += 1
         self._since += began
-        self._pump(began)
+        if not joined:  # else those before it will be woken, and it with them
+            self._pump(began)
         try:
             sent = await waiter
         except asyncio.CancelledError:
@@ -139,27 +141,26 @@ class _Gate:
     def _pump(self, now: float) -> None:
         """Let through who may pass, and see to it that the next one is woken."""
         ledger, lanes = self._ledger, self._lanes
-        while lanes and self._bucket is None:
+        waiting = len(lanes)
+        if waiting and self._bucket is None:
             bulk, interactive = lanes.waiting("bulk"), lanes.waiting("interactive")
-            room = min(ledger.room(now, bulk=bulk, interactive=interactive), len(lanes))
-            if room <= 0:
-                break
-            for _ in range(room):
+            for _ in range(min(ledger.room(now, bulk=bulk, interactive=interactive), waiting)):
                 lanes.next(ledger.send(now))
-        self._set_alarm(now)
+                waiting -= 1
+        self._set_alarm(now, waiting)
 
-    def _set_alarm(self, now: float) -> None:
-        loop, alarm = asyncio.get_running_loop(), self._alarm
-        if not self._lanes:
-            when = math.inf
-        else:
+    def _set_alarm(self, now: float, waiting: int) -> None:
+        loop, alarm, when = asyncio.get_running_loop(), self._alarm, math.inf
+        if waiting:
             when = self._ledger.opens_at(now) if self._bucket is None else self._dry_until
         if isinstance(alarm, asyncio.TimerHandle) and now < alarm.when() <= when < math.inf:
             return  # it will look again then
+        if isinstance(alarm, asyncio.Task) and waiting and self._bucket is not None:
+            return  # it waits for a drop
         if alarm is not None:
             alarm.cancel()
             self._alarm = None
-        if self._lanes and self._bucket is not None and now >= when:
+        if waiting and self._bucket is not None and now >= when:
             self._alarm = loop.create_task(self._drop(self._bucket))
         elif when < math.inf:
             self._alarm = loop.call_at(when, self._wake)

@@ -18,6 +18,7 @@ from braze_export.server_clock import ServerClock
 from braze_export.window import Sent, Window
 
 _LONGEST_WINDOW: Final = 3600.0  # seconds: Braze documents no limit with a longer window
+_SLACK: Final = 60.0  # seconds that a reset may be further away, for clocks that differ
 _PAUSE: Final = 1.0  # seconds, after a refusal that says nothing of its window; doubles
 _PATIENCE: Final = 2.0  # seconds without an answer until one more request may ask
 _SOONEST, _LATEST = 0.05, 2.0  # seconds that a turn may come later than the server's clock says
@@ -150,7 +151,7 @@ class Ledger:
 
     def _is_untold(self, told: RateWindow, now: float) -> bool:
         """Say whether what was told makes no sense, or has proved wrong of late."""
-        return now < self._deaf_until or (told.resets_in or 0.0) > _LONGEST_WINDOW
+        return now < self._deaf_until or (told.resets_in or 0.0) > _LONGEST_WINDOW + _SLACK
 
     def _left(self) -> int:
         window, in_flight = self._window, self.in_flight
@@ -235,10 +236,8 @@ class Ledger:
 
     def _told_nothing(self, sent: Sent, now: float) -> None:
         window = self._window
-        if window.remaining is not None:
-            window.count()
-        elif sent.window == window.number:
-            window.count()
+        window.count()
+        if window.remaining is None and sent.window == window.number:
             self._blind_since = self._blind_since if self.blind else now
             self.blind = True
 

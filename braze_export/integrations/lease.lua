@@ -2,7 +2,6 @@
 -- that process reports. The counterpart of ledger.py for many processes: the rules are the same.
 -- KEYS[1]: the pool's hash: what is known of the window, and a record "p:<id>" of each process.
 -- ARGV[1]: JSON, put together in redis_words.py, which also reads what is returned.
---
 -- Times are seconds on this Redis's clock, but for `reset`, which is on Braze's clock, and for
 -- `call.low` and `call.high`: Braze's clock showed at least and at most so much when the call was
 -- sent. Since the call comes later, what is derived from `low` errs on the late side, as it must.
@@ -149,7 +148,7 @@ local function told(answers)
   local reset, number, lowest, granted, says = unpack(answers)
   pool.blind, pool.pause = 0, PAUSE
   if not pool.remaining then
-    if call.low and reset <= call.low then return end  -- of an earlier window
+    if call.low and reset <= call.low or granted < (pool.known or 0) then return end  -- too old
   elseif reset > pool.reset and call.high and pool.reset <= call.high then
     begin(1, 1)  -- the window has turned sooner than was sure
   elseif granted < pool.known then
@@ -202,10 +201,9 @@ if fresh then
   for _, answers in ipairs(call.refused) do refused(answers) end
   turn()
 end
-if call.apart and pool.remaining then  -- others may have sent without Redis too, and still may
-  pool.remaining, pool.opening, pool.whole = nil, 1, 0
-elseif call.apart then
-  pool.opening, pool.whole = 1, 0
+if call.apart and pool.remaining ~= 0 then
+  -- Others may have sent without Redis too, and still may: only an answer from now on tells.
+  pool.remaining, pool.known, pool.opening, pool.whole = nil, now, 1, 0
 end
 
 -- What it gets ------------------------------------------------------------------------------------
@@ -256,9 +254,8 @@ local function open()
   end
   local room = unless_held(left())
   local wait = pool.turn and pool.turn + pool.late - now or RETURNS
-  if room < left() then  -- some are kept
-    wait = math.min(wait, (pool.look or 0) > now and pool.look - now or SLOW)
-  end
+  local look = (pool.look or 0) > now and pool.look - now or SLOW
+  if room < left() then wait = math.min(wait, look) end
   if flying > call.flying then wait = math.min(wait, RETURNS) end
   return room, wait
 end
@@ -268,10 +265,8 @@ local room, wait = open()
 local lot = math.max(math.ceil(room / math.max(1, askers)), call.urgent)
 local granted = math.min(call.want, room, lot)
 if granted < call.want and granted < room then wait = QUICK end
-local stock = 0
-if granted == call.want and pool.remaining and room - granted >= AMPLE * alive then
-  stock = call.stock
-end
+local ample = granted == call.want and pool.remaining and room - granted >= AMPLE * alive
+local stock = ample and call.stock or 0
 if granted > 0 then
   if pool.blind == 1 then
     pool.slot = pool.slot + granted * interval
@@ -289,10 +284,9 @@ local fields = {}
 local function keep(name, value) fields[#fields + 1], fields[#fields + 2] = name, value end
 for _, name in ipairs(OF_WINDOW) do keep(name, text(pool[name])) end
 for _, name in ipairs(OF_POOL) do keep(name, text(pool[name])) end
-local words = {}
+local own, words = "p:" .. call.id, {}
 for place, name in ipairs(OF_PROCESS) do words[place] = text(mine[name]) end
-if not call.leave then keep("p:" .. call.id, table.concat(words, " ")) end
-if call.leave then forgotten[#forgotten + 1] = "p:" .. call.id end
+if call.leave then forgotten[#forgotten + 1] = own else keep(own, table.concat(words, " ")) end
 redis.call("HSET", KEYS[1], unpack(fields))
 if #forgotten > 0 then redis.call("HDEL", KEYS[1], unpack(forgotten)) end
 redis.call("EXPIRE", KEYS[1], EXPIRES)

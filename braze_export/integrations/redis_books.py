@@ -55,7 +55,8 @@ class Books:
     _told: News | None = None  # what the last call told; kept until it was surely heard
     _stock: list[Lease] = Factory(list)
     _stock_until: float = math.inf
-    _apart: bool = False
+    _behind: bool = False  # whether there are news that the call under way does not tell
+    _apart: bool = False  # whether requests were sent without Redis since it was heard
     _asking: "Counter[int]" = Factory(Counter)  # leases that ask, by window
 
     def due(self, waiting: int) -> float:
@@ -73,6 +74,8 @@ class Books:
         if self._told is None:
             self._told, self._news = self._news, News()
             self._batch += 1
+        else:  # the last call may have been heard, or not: it is told again, and the rest later
+            self._behind = True
         self._calls += 1
         self._called_at, self._tell_at, self.recorded = now, math.inf, not leave
         self._wanted = min(bulk + interactive, _LOT)
@@ -83,7 +86,7 @@ class Books:
             calls=self._calls,
             batch=self._batch,
             news=self._told,
-            flying=self.out + len(self._stock),
+            flying=self.out + len(self._stock) + (self._news.leases if self._behind else 0),
             asking=self._asking[self.heard.number],
             number=self.heard.number,
             want=self._wanted,
@@ -100,7 +103,11 @@ class Books:
 
     def hear(self, heard: Heard, now: float, *, waiting: int) -> list[Lease]:
         """Take in what was answered, and return leases for those who wait now."""
-        self._told, self.heard, self.heard_at, self._apart = None, heard, now, False
+        self._told, self.heard, self.heard_at = None, heard, now
+        self._apart = self._apart and self._behind
+        if self._behind:
+            self._behind = False
+            self._tell_by(now)
         self._ask_at = now + max(_SHORTEST, heard.wait) if heard.granted < self._wanted else now
         lease = heard.lease()
         given = min(heard.granted, waiting)

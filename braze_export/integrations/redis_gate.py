@@ -197,7 +197,7 @@ class Gate:
         try:
             async with asyncio.timeout(None) as patient:
                 if self._link.gone:
-                    self._lose_patience(patient)
+                    patient.reschedule(self._patience_ends())
                 self._patient.add(patient)
                 try:
                     yield
@@ -209,8 +209,8 @@ class Gate:
                 f"({self._link.reason}): no request can be granted"
             ) from None
 
-    def _lose_patience(self, patient: asyncio.Timeout) -> None:
-        patient.reschedule(asyncio.get_running_loop().time() + self._patience)
+    def _patience_ends(self) -> float:
+        return asyncio.get_running_loop().time() + self._patience
 
     def _pass_on(self, lease: Lease) -> None:
         if self._lanes:
@@ -222,16 +222,20 @@ class Gate:
         """Take in that Redis is gone, or back."""
         if gone:
             self._books.gone()
-        while gone and self._aside is not None and self._lanes:
-            self._lanes.next(None)
+            if self._aside is not None:
+                self._go_aside(self._aside)
         for patient in self._patient:
-            if patient.expired():
-                continue
-            if gone:
-                self._lose_patience(patient)
-            else:
-                patient.reschedule(None)
+            if not patient.expired():
+                patient.reschedule(self._patience_ends() if gone else None)
         self._look()
+
+    def _go_aside(self, aside: Aside) -> None:
+        now, books = asyncio.get_running_loop().time(), self._books
+        resets_in = books.resets_in(now)
+        if resets_in is not None and books.heard.left is not None:
+            aside.ration(self._pool, books.heard.left, now + resets_in)
+        while self._lanes:
+            self._lanes.next(None)
 
     def _due(self) -> float:
         if self._link.gone:

@@ -42,18 +42,21 @@ class _Answers:
 
 @define
 class News:
-    """What has happened to leases since it was last reported."""
+    """What has happened to leases since it was last reported.
 
+    Attributes:
+        leases: how many were answered, or may have been counted without an answer.
+    """
+
+    leases: int = 0
     _told: dict[float, _Answers] = Factory(dict)  # by reset
     _counted: dict[int, int] = Factory(dict)  # by number of the window
     _silent: dict[int, int] = Factory(dict)  # the same
     _refused: dict[float, tuple[int, float, int]] = Factory(dict)  # by reset, 0: not said
 
-    def __bool__(self) -> bool:
-        return bool(self._told or self._counted or self._silent or self._refused)
-
     def answered(self, lease: Lease, window: RateWindow, *, refused: bool) -> None:
         """Take in an answer; ``refused`` if by the rate limit."""
+        self.leases += 1
         if window.resets_in is not None and window.resets_in > _LONGEST_WINDOW:
             window = window.closed_for(_LONGEST_WINDOW)
         limit = min(window.limit or 0, _MOST)
@@ -68,6 +71,7 @@ class News:
 
     def unanswered(self, lease: Lease) -> None:
         """Take in that no answer comes, though the request may have been counted."""
+        self.leases += 1
         _count(self._counted, lease)
 
     def words(self) -> dict[str, list[list[float]]]:
@@ -111,7 +115,8 @@ class Call:
         calls: number of the call, from 1: one that is held up on its way counts no more.
         batch: number of the news: news that are told twice count once.
         news: what has happened since.
-        flying: leases that the process holds, the requests under way among them.
+        flying: leases that the process holds, the requests under way among them, or has news
+            of that it does not tell yet.
         asking: those of the window that it heard of last which ask.
         number: that window.
         want: requests that wait.
