@@ -2,7 +2,7 @@
 
 import asyncio
 
-from attrs import define, evolve
+from attrs import Factory, define, evolve
 
 from braze_export.endpoints import Pool
 from braze_export.governor import LocalLimiter
@@ -12,10 +12,10 @@ from braze_export.tasks import cancel
 
 @define
 class _Ration:
-    """What a process may send of the window in which Redis went."""
+    """What a process may send of the window in which Redis went, until that has turned."""
 
     requests: int
-    until: float
+    turned: asyncio.Event = Factory(asyncio.Event)
 
 
 class Aside:
@@ -42,7 +42,8 @@ class Aside:
 
     def ration(self, pool: Pool, left: int, until: float) -> None:
         """Take the process's share only of what is left until the window turns."""
-        self._rations[pool] = _Ration(left // self._processes, until)
+        ration = self._rations[pool] = _Ration(left // self._processes)
+        asyncio.get_running_loop().call_at(until, ration.turned.set)
 
     async def acquire(self, pool: Pool, lane: Lane) -> Permit | None:
         """Return when a request of this pool may be sent, or with ``None`` when Redis is back."""
@@ -63,12 +64,11 @@ class Aside:
 
     async def _granted(self, limiter: LocalLimiter, pool: Pool, lane: Lane) -> Permit:
         ration = self._rations.get(pool)
-        now = asyncio.get_running_loop().time()
-        if ration is not None and now < ration.until:
+        if ration is not None and not ration.turned.is_set():
             if ration.requests > 0:
                 ration.requests -= 1
             else:
-                await asyncio.sleep(ration.until - now)
+                await ration.turned.wait()
         return await limiter.acquire(pool, lane)
 
     def snapshot(self, pool: Pool) -> PoolSnapshot | None:

@@ -98,6 +98,7 @@ class Books:
             server=(low, high) if high < math.inf else None,
             apart=self._apart,
             sharp=self.clock.sharp(now),
+            patience=self.clock.patience(),
             leave=leave,
         )
 
@@ -176,8 +177,12 @@ class Books:
         """Return the seconds until the next window, if known."""
         if self.heard.resets_in is None:
             return None
-        left = self.heard_at + self.heard.resets_in - now
-        return left if left > 0 else None
+        seconds = self.heard_at + self.heard.resets_in - now
+        return seconds if seconds > 0 else None
+
+    def left(self, now: float) -> int | None:
+        """Return how many requests may still be sent in this window, if known."""
+        return None if self.resets_in(now) is None else self.heard.left
 
     def _give(self, lease: Lease) -> Lease:
         self.out += 1

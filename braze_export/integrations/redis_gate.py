@@ -75,6 +75,7 @@ class Gate:
         self._aside, self._patience = aside, patience
         self._lanes: Lanes[_Turn] = Lanes()
         self._patient: set[asyncio.Timeout] = set()
+        self._told = {books.limit.max_requests}  # limits that the log has told of, or need not
         self._open = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -123,7 +124,7 @@ class Gate:
         heard = books.heard
         return PoolSnapshot(
             limit=aside.limit if aside else heard.limit or books.limit.max_requests,
-            remaining=aside.remaining if aside else heard.left,
+            remaining=aside.remaining if aside else books.left(now),
             resets_in=aside.resets_in if aside else books.resets_in(now),
             waiting=self._waiting,
             in_flight=books.out,
@@ -230,10 +231,10 @@ class Gate:
         self._look()
 
     def _go_aside(self, aside: Aside) -> None:
-        now, books = asyncio.get_running_loop().time(), self._books
-        resets_in = books.resets_in(now)
-        if resets_in is not None and books.heard.left is not None:
-            aside.ration(self._pool, books.heard.left, now + resets_in)
+        now = asyncio.get_running_loop().time()
+        left, resets_in = self._books.left(now), self._books.resets_in(now)
+        if left is not None and resets_in is not None:
+            aside.ration(self._pool, left, now + resets_in)
         while self._lanes:
             self._lanes.next(None)
 
@@ -287,11 +288,12 @@ class Gate:
         return self._books.call(now, bulk=bulk, interactive=interactive, leave=leave).encode()
 
     def _hear(self, heard: Heard, now: float) -> None:
-        known = self._books.heard.limit or self._books.limit.max_requests
-        if heard.limit != known:
+        if heard.limit not in self._told:
+            self._told.add(heard.limit)
             _log.info(
-                "rate limit of %s: the server allows %d requests per window, not %d; its word "
-                "counts", self._pool, heard.limit, known,
-            )  # fmt: skip
+                "rate limit of %s: the server allows %d requests per window; its word counts",
+                self._pool,
+                heard.limit,
+            )
         for lease in self._books.hear(heard, now, waiting=len(self._lanes)):
             self._lanes.next(lease)

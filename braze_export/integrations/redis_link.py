@@ -24,7 +24,10 @@ except ImportError as missing:
         'braze_export.integrations.redis needs: pip install "braze-export[redis]"'
     ) from missing
 
-_SCRIPT: Final = files("braze_export.integrations").joinpath("lease.lua").read_text("utf-8")
+_FOLDER: Final = files("braze_export.integrations")
+_SCRIPT: Final = "".join(
+    _FOLDER.joinpath(f"redis_{part}.lua").read_text("utf-8") for part in ("window", "lease")
+)
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _SOCKET_TIMEOUT: Final = 2.0  # seconds, of connections that are made from a URL
 _TOO_LONG: Final = 3.0  # seconds that a call may take, tries of the client's own included
@@ -175,8 +178,12 @@ def reason(error: BaseException) -> str:
     for kinds, words in _REASONS:
         if isinstance(error, kinds):
             return words
-    number = re.search(r"\[?Err(?:no|or) (\d+)", str(error))
-    return os.strerror(int(number[1])) if number else type(error).__name__
+    number = re.search(r"Err(?:no|or) (-?\d+)", str(error))
+    if number is not None:
+        code = int(number[1])
+        return os.strerror(code) if code > 0 else "its name cannot be looked up"
+    lost = isinstance(error, exceptions.ConnectionError)
+    return "the connection was lost" if lost else type(error).__name__
 
 
 def _root(error: BaseException) -> BaseException:

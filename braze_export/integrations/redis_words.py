@@ -1,16 +1,20 @@
-"""What a process and the script ``lease.lua`` say to each other of one pool.
+"""What a process and the script (``redis_window.lua``) say to each other of one pool.
 
 Pure: no Redis, no clock. Answers are put together, by window, until the next call tells of them.
 """
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from attrs import Factory, define, field, frozen
 
 from braze_export._json import dumps
 from braze_export.answers import RateWindow
 
+K = TypeVar("K", int, float)
+V = TypeVar("V")
+
 _LONGEST_WINDOW: Final = 3600.0  # seconds: Braze documents no limit with a longer window
+_SLACK: Final = 60.0  # seconds that a reset may be further away, for clocks that differ
 _MOST: Final = 10**9  # requests: no limit is that high, and every language holds the number
 _KEPT: Final = 8  # windows that are told of; while Redis is gone there may be many
 
@@ -34,10 +38,22 @@ class Lease:
 class _Answers:
     """Those of one window, which ends at the same reset."""
 
-    number: int
-    lowest: int  # remaining requests
-    granted: float  # the latest
-    limit: int
+    number: int = 0
+    lowest: int = _MOST  # remaining requests
+    granted: float = 0.0  # the latest
+    limit: int = 0
+    window: int = -1
+
+
+@define
+class _Refusals:
+    """Those that name the same reset, or none."""
+
+    window: int = -1
+    granted: float = 0.0  # the latest: it decides whether an earlier pause had foreseen it
+    limit: int = 0
+    remaining: int = 0  # against all sense
+    pause: float = 0.0  # seconds that are asked for
 
 
 @define
@@ -52,22 +68,18 @@ class News:
     _told: dict[float, _Answers] = Factory(dict)  # by reset
     _counted: dict[int, int] = Factory(dict)  # by number of the window
     _silent: dict[int, int] = Factory(dict)  # the same
-    _refused: dict[float, tuple[int, float, int]] = Factory(dict)  # by reset, 0: not said
+    _refused: dict[float, _Refusals] = Factory(dict)  # by reset, 0: not said
 
     def answered(self, lease: Lease, window: RateWindow, *, refused: bool) -> None:
         """Take in an answer; ``refused`` if by the rate limit."""
         self.leases += 1
-        if window.resets_in is not None and window.resets_in > _LONGEST_WINDOW:
-            window = window.closed_for(_LONGEST_WINDOW)
-        limit = min(window.limit or 0, _MOST)
+        too_far = (window.resets_in or 0.0) > _LONGEST_WINDOW + _SLACK
         if refused:
-            self._add_refusal(window.reset or 0.0, (lease.window, lease.granted, limit))
-        elif window.remaining is not None and window.reset is not None:
-            self._add_told(lease, window.reset, min(window.remaining, _MOST), limit)
-        elif window.remaining == 0:
-            self._add_refusal(0.0, (-1, lease.granted, limit))
-        else:
+            self._add_refusal(lease, window)
+        elif window.remaining is None or window.reset is None or too_far:
             _count(self._silent, lease)
+        else:
+            self._add_told(lease, window, window.remaining, window.reset)
 
     def unanswered(self, lease: Lease) -> None:
         """Take in that no answer comes, though the request may have been counted."""
@@ -76,34 +88,47 @@ class News:
 
     def words(self) -> dict[str, list[list[float]]]:
         """Return what the script reads, windows in their order."""
-        told = sorted(self._told.items())
         return {
-            "told": [[reset, a.number, a.lowest, a.granted, a.limit] for reset, a in told],
-            "counted": [[*item] for item in sorted(self._counted.items())[-_KEPT:]],
-            "silent": [[*item] for item in sorted(self._silent.items())[-_KEPT:]],
-            "refused": [[reset, *r] for reset, r in sorted(self._refused.items())[-_KEPT:]],
+            "told": [
+                [reset, a.number, a.lowest, a.granted, a.limit, a.window]
+                for reset, a in sorted(self._told.items())
+            ],
+            "counted": [[*item] for item in sorted(self._counted.items())],
+            "silent": [[*item] for item in sorted(self._silent.items())],
+            "refused": [
+                [reset, r.window, r.granted, r.limit, r.remaining, r.pause]
+                for reset, r in sorted(self._refused.items())
+            ],
         }
 
-    def _add_told(self, lease: Lease, reset: float, remaining: int, limit: int) -> None:
-        answers = self._told.get(reset)
-        if answers is None:
-            self._told[reset] = _Answers(1, remaining, lease.granted, limit)
-            if len(self._told) > _KEPT:
-                del self._told[min(self._told)]
-            return
+    def _add_told(self, lease: Lease, window: RateWindow, remaining: int, reset: float) -> None:
+        answers = self._told.setdefault(reset, _Answers())
         answers.number += 1
         answers.lowest = min(answers.lowest, remaining)
         answers.granted = max(answers.granted, lease.granted)
-        answers.limit = limit or answers.limit
+        answers.limit = min(window.limit or answers.limit, _MOST)
+        answers.window = max(answers.window, lease.window)
+        _forget_oldest(self._told)
 
-    def _add_refusal(self, reset: float, refusal: tuple[int, float, int]) -> None:
-        # The one that was granted last decides whether an earlier pause had foreseen it.
-        known = self._refused.get(reset, refusal)
-        self._refused[reset] = max(known, refusal, key=lambda refusal: refusal[1])
+    def _add_refusal(self, lease: Lease, window: RateWindow) -> None:
+        reset = min(window.reset or 0.0, window.clock + _LONGEST_WINDOW)
+        refusals = self._refused.setdefault(reset, _Refusals())
+        if lease.granted >= refusals.granted:
+            refusals.window, refusals.granted = lease.window, lease.granted
+        refusals.limit = min(window.limit or refusals.limit, _MOST)
+        refusals.remaining = max(refusals.remaining, min(window.remaining or 0, _MOST))
+        refusals.pause = max(refusals.pause, min(window.pause or 0.0, _LONGEST_WINDOW))
+        _forget_oldest(self._refused)
+
+
+def _forget_oldest(windows: dict[K, V]) -> None:
+    if len(windows) > _KEPT:
+        del windows[min(windows)]
 
 
 def _count(windows: dict[int, int], lease: Lease) -> None:
     windows[lease.window] = windows.get(lease.window, 0) + 1
+    _forget_oldest(windows)
 
 
 @frozen(kw_only=True)
@@ -128,6 +153,7 @@ class Call:
         server: what Braze's clock shows now at least and at most; ``None`` before any answer.
         apart: whether it has sent requests without Redis since the last call.
         sharp: whether further looks at it would not tell it more exactly.
+        patience: seconds after which most answers under way have come.
         leave: whether the process ends.
     """
 
@@ -147,6 +173,7 @@ class Call:
     server: tuple[float, float] | None = None
     apart: bool = False
     sharp: bool = False
+    patience: float = 1.0
     leave: bool = False
 
     def encode(self) -> bytes:
@@ -155,7 +182,7 @@ class Call:
             name: getattr(self, name)
             for name in ("id", "calls", "batch", "flying", "asking", "number", "want", "urgent",
                          "stock", "limit", "period", "reserve", "apart", "sharp",
-                         "leave")
+                         "patience", "leave")
         }  # fmt: skip
         if self.server is not None:
             words["low"], words["high"] = self.server

@@ -504,7 +504,8 @@ def dry(run: Any, *arguments: str, stdin: bytes = b"") -> tuple[dict[str, str], 
     ran = run("ids", "--dry-run", *arguments, stdin=stdin)
     assert ran.code == 0
     assert ran.err.endswith(
-        "Nothing was sent. The time that the requests themselves take comes on top.\n"
+        "Nothing was sent. The time that the requests themselves take comes on top; what is asked "
+        "for twice in short order is sent once.\n"
     )
     rows, _, advice = ran.out.partition("\n\n")
     return dict(re.split(r"  +", row.rstrip(), maxsplit=1) for row in lines_of(rows)), advice

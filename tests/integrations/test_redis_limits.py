@@ -237,6 +237,13 @@ async def test_a_user_who_may_do_no_more_than_is_needed(
     await limits.aclose()
 
 
+async def test_a_name_that_is_not_known(workspace: str) -> None:
+    limits = RedisLimits("redis://no-such-host.invalid", workspace=workspace)
+    with pytest.raises(LimiterError, match="its name cannot be looked up"):
+        await limits.start()
+    await limits.aclose()
+
+
 async def test_a_login_that_is_refused(
     redis_server: RedisServer, workspace: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from braze_export.answers import RateWindow
 from braze_export.integrations.redis import RedisLimits
@@ -218,6 +219,63 @@ def test_a_refusal_closes_the_pool_for_all_until_the_reset(world: World) -> None
 
     assert quiet
     assert at < 0.3
+
+
+def test_while_all_wait_for_the_turn_redis_is_hardly_called(world: World) -> None:
+    async def main() -> int:
+        server = serving(40)
+        limits = [limiter(world, 40) for _ in range(4)]
+        await phase(server, 1)
+        (await limits[0].acquire("ids", "bulk")).answered(told(server, 0))
+        await asyncio.sleep(0.1)
+        waiting = [asyncio.create_task(one.acquire("ids", "bulk")) for one in limits]
+        await asyncio.sleep(1)
+        before = world.calls
+        await asyncio.sleep(56)
+        calls = world.calls - before
+        await cancelled(*waiting)
+        return calls
+
+    assert virtual.run(main) == 0
+
+
+def test_a_refusal_may_ask_for_a_longer_pause(world: World) -> None:
+    async def main() -> float:
+        server = serving(40, 6)
+        first, second = limiter(world, 40, 6), limiter(world, 40, 6)
+        await phase(server, 5)
+        permit = await first.acquire("ids", "bulk")
+        permit.answered(evolve(told(server, 0), pause=20.0), refused=True)
+        await asyncio.sleep(0.1)
+        began = asyncio.get_running_loop().time()
+        await second.acquire("ids", "bulk")
+        return asyncio.get_running_loop().time() - began
+
+    assert virtual.run(main) == pytest.approx(20, abs=0.2)
+
+
+def test_headers_that_refusals_prove_wrong_are_not_believed(world: World) -> None:
+    async def main() -> list[float]:
+        server = serving(40)
+        limits = [limiter(world, 20), limiter(world, 20)]
+        await phase(server, 1)
+        times = []
+        for number in range(3):
+            permit = await limits[number % 2].acquire("ids", "bulk")
+            times.append(asyncio.get_running_loop().time())
+            permit.answered(told(server, 30), refused=True)
+            await asyncio.sleep(0.1)
+        for number in range(4):  # now at an even pace: 20 a minute
+            permit = await limits[number % 2].acquire("ids", "bulk")
+            times.append(asyncio.get_running_loop().time())
+            permit.answered(told(server, 30 - number))
+            await asyncio.sleep(0.1)
+        return [late - early for early, late in pairwise(times)]
+
+    gaps = virtual.run(main)
+
+    assert gaps[:3] == pytest.approx([1, 2, 4], abs=0.2)
+    assert min(gaps[3:]) > 3
 
 
 def test_refusals_that_say_nothing_pause_all_for_ever_longer(world: World) -> None:

@@ -2,6 +2,7 @@ import json
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from braze_export.answers import RateWindow
 from braze_export.integrations.redis_words import Call, Heard, Lease, News
@@ -26,52 +27,58 @@ def test_answers_are_put_together_by_window() -> None:
     news.answered(Lease(3, 5.0), window(12), refused=False)
     news.answered(Lease(3, 7.0), window(9), refused=False)
     news.answered(Lease(4, 6.0), window(39, reset=120), refused=False)
-    news.answered(Lease(3, 6.0), window(10, limit=None), refused=False)
+    news.answered(Lease(2, 6.0), window(10, limit=None), refused=False)
 
-    assert told(news)["told"] == [[NOW + 60, 3, 9, 7.0, 40], [NOW + 120, 1, 39, 6.0, 40]]
+    first, second = [NOW + 60, 3, 9, 7.0, 40, 3], [NOW + 120, 1, 39, 6.0, 40, 4]
+    assert told(news)["told"] == [first, second]
+    assert news.leases == 4
 
 
 def test_of_refusals_the_one_granted_last_counts() -> None:
     news = News()
-    news.answered(Lease(3, 5.0), window(0), refused=True)
-    news.answered(Lease(4, 7.0), window(0), refused=True)
+    news.answered(Lease(3, 5.0), evolve(window(0), pause=7.0), refused=True)
+    news.answered(Lease(4, 7.0), window(2), refused=True)
     news.answered(Lease(3, 6.0), window(0), refused=True)
     news.answered(Lease(3, 6.0), window(None, reset=None), refused=True)
 
-    assert told(news)["refused"] == [[0, 3, 6.0, 40], [NOW + 60, 4, 7.0, 40]]
+    assert told(news)["refused"] == [[0, 3, 6.0, 40, 0, 0], [NOW + 60, 4, 7.0, 40, 2, 7.0]]
 
 
 def test_what_says_nothing_is_counted() -> None:
     news = News()
     news.answered(Lease(3), RateWindow(), refused=False)
     news.answered(Lease(3), window(5, reset=None), refused=False)
-    news.answered(Lease(3, 2.0), window(0, reset=None, limit=None), refused=False)
+    news.answered(Lease(3), window(5, reset=4000), refused=False)
     news.unanswered(Lease(4))
     news.unanswered(Lease())
 
     words = told(news)
-    assert (words["silent"], words["counted"]) == ([[3, 2]], [[-1, 1], [4, 1]])
-    assert words["refused"] == [[0, -1, 2.0, 0]]
+    assert (words["silent"], words["counted"]) == ([[3, 3]], [[-1, 1], [4, 1]])
+    assert words["told"] == words["refused"] == []
 
 
 def test_numbers_that_make_no_sense_are_cut() -> None:
     news = News()
     news.answered(Lease(), window(10**30, limit=10**30), refused=False)
-    news.answered(Lease(), window(1, reset=1e9), refused=False)
+    far = window(10**30, reset=1e9, limit=10**30)
+    news.answered(Lease(), evolve(far, pause=1e9), refused=True)
 
-    told_of = told(news)["told"]
-    assert told_of == [[NOW + 60, 1, 10**9, 0, 10**9], [NOW + 3600, 1, 1, 0, 40]]
+    words = told(news)
+    assert words["told"] == [[NOW + 60, 1, 10**9, 0, 10**9, -1]]
+    assert words["refused"] == [[NOW + 3600, -1, 0, 10**9, 10**9, 3600]]
 
 
 def test_of_a_long_silence_only_the_last_windows_are_told() -> None:
     news = News()
     for number in range(1, 1000):
-        news.answered(Lease(number), window(5, reset=number), refused=False)
+        for refused in (False, True):
+            news.answered(Lease(number), window(5, reset=number), refused=refused)
+        news.answered(Lease(number), RateWindow(), refused=False)
         news.unanswered(Lease(number))
 
     words = told(news)
-    assert len(words["told"]) == len(words["counted"]) == 8
-    assert words["told"][-1][0] == NOW + 999
+    assert [len(words[name]) for name in ("told", "counted", "silent", "refused")] == [8] * 4
+    assert (words["told"][-1][0], words["counted"][-1][0]) == (NOW + 999, 999)
 
 
 def test_the_clock_is_told_only_where_it_is_known() -> None:
