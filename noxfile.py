@@ -53,12 +53,13 @@ def typing(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest versions that the dependencies of the library allow."""
     extras = PROJECT["optional-dependencies"]
-    names = ("fast", "httpx", "redis", "storage")
+    names = ("fast", "httpx", "otel", "redis", "storage")
     bounds = PROJECT["dependencies"] + [bound for name in names for bound in extras[name]]
     # The bound of typing-extensions is that of cattrs; anyio asks for a newer one.
     pinned = [b.replace(">=", "==") for b in bounds if not b.startswith("typing-extensions")]
     session.install("-e", ".[test]")
-    session.install(*pinned)
+    (api,) = (p for p in pinned if p.startswith("opentelemetry-api"))
+    session.install(*pinned, api.replace("-api", "-sdk"))  # one needs the other of its age
     session.run("pytest", "-q", *session.posargs)
 
 

@@ -9,6 +9,7 @@ from benchmarks import (
     end_to_end,
     loop_hold,
     memory,
+    rate_limit,
 )
 from benchmarks.table import show
 
@@ -23,6 +24,7 @@ if __name__ == "__main__":
         downloads,
         bucket,
         checksum,
+        rate_limit,
     ):
         print(f"{benchmark.__name__.removeprefix('benchmarks.')} ...")
         rows += benchmark.measure()

@@ -231,8 +231,7 @@ class Ledger:
             window.spent += reset >= window.reset
             return
         self.limit = told.limit or self.limit
-        window.spent += 1
-        window.learn(remaining, reset, now)
+        window.learn(remaining, reset, now, counted=True)
 
     def _told_nothing(self, sent: Sent, now: float) -> None:
         window = self._window
@@ -259,7 +258,8 @@ class Ledger:
         self.limit = told.limit or self.limit
         window = self._window
         soonest = min(reset or 0.0, told.clock + _LONGEST_WINDOW)
-        window.learn(0, soonest if window.remaining is None else max(soonest, window.reset), now)
+        latest = soonest if window.remaining is None else max(soonest, window.reset)
+        window.learn(0, latest, now, counted=False)
         window.refused = True
         self._closed_until = max(self._closed_until, now + (told.pause or 0.0))
 

@@ -37,10 +37,11 @@ class Window:
     refused: bool = False
     carried: float = math.inf  # the reset up to which ``spent`` of the window before counts too
 
-    def learn(self, remaining: int, reset: float, now: float) -> None:
-        """Take the server's word for it."""
+    def learn(self, remaining: int, reset: float, now: float, *, counted: bool) -> None:
+        """Take the server's word for it; ``counted`` if the request counts, too."""
         if self.remaining is None and reset > self.carried:
             self.spent = 0
+        self.spent += counted
         if self.remaining is None or remaining > self.remaining:
             self.first, self.spent_by_then = remaining, self.spent
         self.remaining, self.reset, self.known_at = remaining, reset, now

@@ -556,6 +556,18 @@ def test_a_limit_that_changes_costs_those_under_way_at_most(
     )
 
 
+def test_a_limit_that_goes_up_and_down_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "braze_export")
+
+    async def main() -> None:
+        limiter = of(100, 60)
+        for limit in (100, 80, 100, 80, 120):
+            await known(limiter, 70, limit=limit)
+
+    virtual.run(main)
+    assert [record.args for record in caplog.records] == [("ids", 80), ("ids", 120)]
+
+
 @pytest.mark.parametrize(("limit", "period"), [(1, 6), (10, 600), (5000, 6), (200, 1)])
 def test_the_server_s_word_counts_whatever_was_set(limit: int, period: float) -> None:
     server, limiter = Server(100, 6), of(limit, period)
@@ -653,6 +665,18 @@ def test_the_seconds_waited_never_become_fewer() -> None:
 
     waited = virtual.run(main)
     assert waited == pytest.approx([2] * 6)
+
+
+def test_of_a_window_that_is_over_nothing_is_shown() -> None:
+    async def main() -> list[Any]:
+        limiter = of(100, 60)
+        await known(limiter, 70)
+        before = shown(limiter)
+        await asyncio.sleep(60.1)
+        after = shown(limiter)
+        return [before["remaining"], after["remaining"], after["resets_in"]]
+
+    assert virtual.run(main) == [70, None, None]
 
 
 def test_every_pool_is_shown() -> None:

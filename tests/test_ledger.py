@@ -36,6 +36,9 @@ class Scene:
     def room(self, bulk: int = MANY, interactive: int = 0) -> int:
         return self.ledger.room(self.now, bulk=bulk, interactive=interactive)
 
+    def left(self) -> int | None:
+        return self.ledger.spendable(self.now)
+
     def opens_in(self) -> float:
         """Seconds until there may be room; to be asked where there is none."""
         assert self.room() == 0
@@ -212,7 +215,7 @@ def test_an_answer_from_the_window_before_does_not_open_this_one() -> None:
     scene.now = 60.01
     assert scene.room() == 99  # all but the one under way
     scene.answer(late, 3, 60.0)
-    assert scene.ledger.spendable(scene.now) is None
+    assert scene.left() is None
 
 
 def test_an_answer_from_the_next_window_begins_it_where_it_may_have_turned() -> None:
@@ -221,9 +224,9 @@ def test_an_answer_from_the_next_window_begins_it_where_it_may_have_turned() -> 
     first, second = scene.send(2)
     scene.now = 60.0
     scene.answer(first, 99, 120.0)
-    assert scene.ledger.spendable(scene.now) == 98  # the second may be of this window as well
+    assert scene.left() == 98  # the second may be of this window as well
     scene.answer(second, 97, 60.0)
-    assert scene.ledger.spendable(scene.now) == 99
+    assert scene.left() == 99
 
 
 def test_a_reset_that_moves_before_its_time_begins_no_window() -> None:
@@ -232,7 +235,7 @@ def test_a_reset_that_moves_before_its_time_begins_no_window() -> None:
     scene.now = 11.0
     scene.ask(48, 61.0)
     scene.answer(first, 49, 62.0)
-    assert scene.ledger.spendable(scene.now) == 48
+    assert scene.left() == 48
 
 
 def test_the_window_turns_when_the_server_s_clock_surely_shows_its_reset() -> None:
@@ -265,12 +268,34 @@ def test_a_request_lost_in_the_window_before_counts_no_more() -> None:
     assert scene.room() == 99
 
 
+def test_an_answer_that_is_the_first_word_of_the_turn_counts_in_the_window_begun() -> None:
+    scene = known(99, now=59.8)
+    (silent,) = scene.send()
+    scene.now = 60.1
+    scene.answer(silent)
+    assert scene.room() == 99
+
+
+def test_where_turns_come_late_an_answer_may_tell_of_the_next_window_before() -> None:
+    scene = alone()
+    scene.refuse()  # so turns come 0.05 later
+    scene.now = 119.0
+    scene.ask(99, 120.0)
+    (first, second) = scene.send(2)
+    scene.now = 120.03
+    assert scene.room() == 97
+    scene.answer(first, 99, 180.0)
+    assert scene.left() == 98
+    scene.answer(second, 97, 120.0)
+    assert scene.left() == 99
+
+
 def test_nothing_is_left_rather_than_less() -> None:
     scene = known(1)
     first, second = scene.send(2)
     scene.ledger.unanswered(first, counted=True)
     scene.ledger.unanswered(second, counted=True)
-    assert scene.ledger.spendable(scene.now) == 0
+    assert scene.left() == 0
 
 
 def test_an_answer_that_says_nothing_counts_as_a_request() -> None:
@@ -340,6 +365,22 @@ def lost() -> Scene:
     return scene
 
 
+def took_beside_requests_that_got_lost() -> Scene:
+    scene = known(99, now=58.0)
+    for sent in scene.send(10):
+        scene.ledger.unanswered(sent, counted=True)
+    scene.ask(98, 60.0)  # the server has seen none of them
+    scene.ask(95, 60.0)
+    return scene
+
+
+def refused_with_nothing_of_others() -> Scene:
+    scene = known(1, limit=2, now=58.0)
+    scene.ask(0, 60.0)
+    scene.refuse(0, 60.0)
+    return scene
+
+
 @pytest.mark.parametrize(
     ("before", "room"),
     [
@@ -349,7 +390,9 @@ def lost() -> Scene:
         (took_more_than_those_under_way, 1),
         (others_took, 1),
         (somebody_took, 1),
+        (took_beside_requests_that_got_lost, 1),
         (refused, 1),
+        (refused_with_nothing_of_others, 1),
     ],
 )
 def test_a_window_opens_with_one_request_after_a_shared_or_refused_one(
@@ -408,24 +451,25 @@ def test_requests_of_others_are_reckoned_with_for_those_under_way(
     for number in range(1, 11):
         scene.ask(100 - number - vanished * number // 10, 60.0)
     scene.send(under_way)
-    assert scene.ledger.spendable(scene.now) == left
+    assert scene.left() == left
 
 
-def test_the_pace_of_others_is_expected_of_them_in_the_next_window_too() -> None:
-    scene = known(100, limit=1000, now=59.0)
-    scene.ask(97, 60.0)  # two of others for one of ours
+@pytest.mark.parametrize("remained", [100, 3])
+def test_the_pace_of_others_is_expected_of_them_in_the_next_window_too(remained: int) -> None:
+    scene = known(remained, limit=1000, now=59.0)
+    scene.ask(remained - 3, 60.0)  # two of others for one of ours
     scene.now = 60.1
     scene.ask(900, 120.0)
     scene.send(10)
-    assert scene.ledger.spendable(scene.now) == 870
+    assert scene.left() == 870
 
 
 def test_more_that_remains_than_before_is_a_new_beginning_for_the_pace_of_others() -> None:
     scene = known(50, limit=1000)
-    scene.ask(40, 60.0)
     scene.ask(500, 60.0, limit=600)
-    scene.send(10)
-    assert scene.ledger.spendable(scene.now) == 490
+    scene.ask(496, 60.0)  # three of others for one of ours
+    scene.send(2)
+    assert scene.left() == 490
 
 
 @pytest.mark.parametrize(
@@ -493,13 +537,13 @@ def test_a_refusal_from_the_window_before_does_not_close_the_one_that_is_known()
     scene.now = 60.0  # it may have turned, but it is not sure
     scene.answer(first, 99, 120.0)
     scene.answer(second, 0, 60.0, refused=True)
-    assert scene.ledger.spendable(scene.now) == 99
+    assert scene.left() == 99
 
 
 def test_a_refusal_in_the_window_that_is_known_closes_it_though_its_reset_is_early() -> None:
     scene = known(99)
     scene.refuse(None, 5.0)
-    assert scene.ledger.spendable(scene.now) == 0
+    assert scene.left() == 0
 
 
 def test_refusals_that_say_nothing_pause_for_longer_and_longer_up_to_the_period() -> None:
@@ -551,7 +595,7 @@ def test_what_was_left_before_the_pause_is_forgotten() -> None:
     scene.refuse()
     scene.now = 1.1
     assert scene.room() == 1
-    assert scene.ledger.spendable(scene.now) is None
+    assert scene.left() is None
 
 
 def test_news_during_a_pause_does_not_end_it() -> None:
@@ -607,19 +651,42 @@ def test_a_pause_that_is_longer_than_the_window_is_kept() -> None:
 def test_headers_that_two_refusals_gave_the_lie_are_not_believed_for_a_while() -> None:
     scene = known(99, limit=40, now=1.0)
     scene.ask(248, 60.0, limit=250)
-    assert scene.ledger.limit == 250
-    scene.refuse(247, 60.0)
+    limits, blind = [scene.ledger.limit], []
+    for now in (1.0, 4.0):
+        scene.now = now
+        scene.refuse(200, 60.0)
+        scene.now += 2.5
+        scene.ask(199, 60.0)
+        limits.append(scene.ledger.limit)
+        blind.append(scene.ledger.blind)
+    for now in (603.9, 604.1):
+        scene.now = now
+        scene.ask(249, 660.0)
+        blind.append(scene.ledger.blind)
+    assert blind == [False, True, True, False]
+    assert limits == [250, 250, 40]
+
+
+def test_what_was_spent_before_a_pause_counts_no_more_if_the_window_turns_meanwhile() -> None:
+    scene = known(99, reserve=0.5)
+    for left in range(98, 58, -1):
+        scene.ask(left, 60.0)
+    scene.refuse(50, 60.0, pause=70.0)
+    scene.now = 71.0
+    scene.ask(90, 120.0)
+    assert scene.room() == 49
+
+
+def test_what_was_spent_counts_though_the_reset_moves() -> None:
+    scene = known(99, reserve=0.5)
+    for left in range(98, 58, -1):
+        scene.ask(left, 60.0)
+    scene.refuse(50, 60.0, pause=1.0)
+    scene.now = 2.0
+    scene.ask(57, 60.0)
     scene.now = 3.0
-    scene.ask(246, 60.0)
-    assert not scene.ledger.blind
-    scene.refuse(245, 60.0)
-    scene.now = 6.0
-    scene.ask(244, 60.0)
-    assert scene.ledger.blind
-    assert scene.ledger.limit == 40
-    scene.now = 620.0
-    scene.ask(249, 660.0)
-    assert not scene.ledger.blind
+    scene.ask(56, 61.0)
+    assert scene.room() == 50 - 43
 
 
 def test_what_was_spent_before_a_pause_counts_until_the_window_turns() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 
 from braze_export.integrations.redis import RedisLimits
+from braze_export.integrations.redis_words import Heard
 from braze_export.limits import Lane
 from tests import virtual
 from tests.integrations.test_redis_windows import phase, quietly, serving, told
@@ -163,6 +164,30 @@ def test_the_cancelled_give_back_what_they_held(world: World, seed: int) -> None
     assert (server.refused, len(server.served)) == (0, 90)
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_lease_of_one_who_is_cancelled_goes_to_the_next(world: World, others: int) -> None:
+    async def main() -> tuple[bool, int]:
+        limits = limiter(world)
+        first, *rest = (
+            asyncio.create_task(limits.acquire("ids", "bulk")) for _ in range(1 + others)
+        )
+        gate = limits._gates["ids"]
+        hear = gate._hear
+
+        def hear_and_cancel(heard: Heard, now: float) -> None:
+            hear(heard, now)
+            first.cancel()
+
+        gate._hear = hear_and_cancel  # type: ignore[method-assign]
+        for permit in await asyncio.gather(*rest):
+            permit.unanswered(sent=False)
+        await asyncio.wait([first])
+        await asyncio.sleep(0.1)
+        return first.cancelled(), world.flying()
+
+    assert virtual.run(main) == (True, 0)
+
+
 def test_requests_without_an_answer_are_reckoned_with(world: World) -> None:
     server = serving(40, 6, latency=(0.01, 0.3))
 
@@ -206,5 +231,19 @@ def test_a_snapshot_tells_of_the_shared_window_and_of_this_process(world: World)
         waiting.cancel()
         for permit in theirs + ours:
             permit.unanswered(sent=False)
+
+    virtual.run(main)
+
+
+def test_who_waits_is_told_of_a_reply_that_cannot_be_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        limits = limiter(world)
+        waiting = [asyncio.create_task(limits.acquire("ids", "bulk")) for _ in range(2)]
+        await asyncio.sleep(0)
+        monkeypatch.setattr(Heard, "read", lambda reply: int("x"))
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(end) for end in ends] == [ValueError, ValueError]
 
     virtual.run(main)

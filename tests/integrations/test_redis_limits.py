@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from redis import asyncio as redis
+from redis import exceptions
+from redis.exceptions import ConnectionError  # noqa: A004  what Redis calls it
 
 from braze_export import BrazeClient, InputError, LimiterError, Limits, RateLimit
 from braze_export.answers import RateWindow
@@ -237,11 +239,23 @@ async def test_a_user_who_may_do_no_more_than_is_needed(
     await limits.aclose()
 
 
-async def test_a_name_that_is_not_known(workspace: str) -> None:
-    limits = RedisLimits("redis://no-such-host.invalid", workspace=workspace)
-    with pytest.raises(LimiterError, match="its name cannot be looked up"):
-        await limits.start()
-    await limits.aclose()
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionError("Error 111 connecting to localhost:6379."), "Connection refused"),
+        (ConnectionError("Error -2 connecting to nowhere:6379."), "its name cannot be looked up"),
+        (ConnectionError("Connection closed by server."), "the connection was lost"),
+        (exceptions.TimeoutError("Timeout reading from x"), "no answer in time"),
+        (TimeoutError(), "no answer in time"),
+        (exceptions.BusyLoadingError("Redis is loading"), "it still loads its data"),
+        (exceptions.ReadOnlyError("READONLY"), "it is a replica, which takes no writes"),
+        (exceptions.ClusterDownError("CLUSTERDOWN"), "ClusterDownError"),
+        (exceptions.AuthenticationError("secret"), "the login is refused"),
+        (exceptions.NoPermissionError("user x"), "scripts are refused"),
+    ],
+)
+def test_why_redis_is_gone(error: Exception, words: str) -> None:
+    assert redis_link.reason(error) == words
 
 
 async def test_a_login_that_is_refused(
