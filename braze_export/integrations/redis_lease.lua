@@ -34,12 +34,12 @@ local function unless_held(room)
   local held = math.min(room, HELD, math.floor(limit() / 4))
   if held == 0 then return room end
   if held < room then return room - held, now + QUICK end
-  local urgent = math.min(room, call.urgent)
+  local urgent, free = math.min(room, call.urgent), now + time  -- then nothing is kept any more
   if wanted <= room then
     pool.calm = pool.calm or now + call.patience
-    return now >= pool.calm and room or urgent, pool.calm
+    return now >= pool.calm and room or urgent, math.min(pool.calm, free)
   end
-  if now < (pool.look or 0) then return urgent, pool.look end
+  if now < (pool.look or 0) then return urgent, math.min(pool.look, free) end
   pool.look = now + math.min(1, time) / HELD
   return math.max(1, urgent), pool.look
 end

@@ -171,6 +171,7 @@ local function told(answers)
   local reset, number, lowest, granted, says, window = unpack(answers)
   if now < (pool.deaf_until or 0) then return silent({ window, number }) end
   pool.pause = PAUSE
+  if reset <= (pool.over or 0) then return end  -- of an earlier window
   sees()
   if not pool.remaining then
     if call.low and reset <= call.low or granted < (pool.known or 0) then return end  -- too old
