@@ -299,7 +299,7 @@ SECRET_FAULTS = {
     "failing": Fault(status=503, body=f"{EMAIL} {KEY}".encode()),
     "limited": Fault(
         status=429, body=f"{EMAIL} {KEY}".encode(),
-        headers={"retry-after": "0", "x-ratelimit-reset": None},
+        headers={"retry-after": "0.01", "x-ratelimit-reset": None},
     ),
     "dropped": Fault(drop="body"),
     "malformed": Fault(headers={"content-length": KEY}),
