@@ -35,6 +35,17 @@ def dumps(value: Any) -> bytes:
         return json.dumps(msgspec.to_builtins(value)).encode()
 
 
+def one_line(raw: bytes) -> bytes:
+    """Return JSON without line breaks: as it is, where it has none."""
+    if b"\n" not in raw and b"\r" not in raw:
+        return raw
+    try:
+        return msgspec.json.format(raw, indent=-1)
+    except msgspec.DecodeError:
+        # Half of a pair of escapes, say. A line break in JSON is white space wherever it stands.
+        return raw.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
 def members(raw: bytes) -> dict[str, bytes]:
     """Return the values of an object, each as the JSON that stands there.
 

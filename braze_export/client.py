@@ -132,6 +132,11 @@ class BrazeClient:
             allow_insecure_http=allow_insecure_http,
         )
 
+    @property
+    def base_url(self) -> str:
+        """The REST endpoint that the key is sent to, without a trailing slash."""
+        return self._caller.base_url
+
     def __repr__(self) -> str:
         return f"<BrazeClient of {self._caller.base_url}>"
 

@@ -7,6 +7,10 @@
     ├── ClientClosedError (also RuntimeError) the client was closed, or not yet opened
     ├── ExportNotReadyError (also TimeoutError) an export was not ready in the time given
     ├── LimiterError                         what grants the requests cannot work
+    ├── JobError                             a bulk job cannot start, or go on; nothing is damaged
+    │   ├── JobChangedError                  it, its input or its files are not what they were
+    │   ├── JobRunningError                  another run is at work on it
+    │   └── JobStorageError                  its files cannot be written: the disk is full, say
     ├── TransportError                       no whole answer came
     │   ├── ConnectError                     nothing was sent: name look-up, refused, TLS
     │   ├── ConnectionLostError              the connection broke once the request was under way
@@ -58,6 +62,22 @@ class ExportNotReadyError(BrazeError, TimeoutError):
 
 class LimiterError(BrazeError):
     """What grants the requests cannot work, such as limits in a Redis that cannot be reached."""
+
+
+class JobError(BrazeError):
+    """A bulk job cannot start, or cannot go on. What it has written so far is kept."""
+
+
+class JobChangedError(JobError):
+    """A job cannot go on: its definition, its input or its files are not what they were."""
+
+
+class JobRunningError(JobError):
+    """Another run is at work on the same job."""
+
+
+class JobStorageError(JobError):
+    """The files of a job cannot be written: the disk is full, or the directory read-only."""
 
 
 class TransportError(BrazeError):

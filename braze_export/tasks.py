@@ -1,7 +1,10 @@
 """The tasks that a client has under way, so that closing it leaves none behind."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from braze_export.errors import ClientClosedError
@@ -82,6 +85,32 @@ async def surely(work: Callable[[], object]) -> None:
     ``asyncio.to_thread`` forgets work whose thread has not begun by then.
     """
     await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, work))
+
+
+async def detached(work: Callable[[], T]) -> T:
+    """Run in a thread that may outlive us: a read of a silent pipe cannot be ended.
+
+    Whatever it raises is raised here, unless we were cancelled meanwhile.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(settle_it: Callable[[], None]) -> None:
+        if not done.done():  # else cancelled
+            settle_it()
+
+    def run() -> None:
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            outcome = partial(done.set_exception, error)
+        else:
+            outcome = partial(done.set_result, result)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, outcome)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await done
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:

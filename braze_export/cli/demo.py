@@ -15,13 +15,14 @@ import rich_click as click
 from attrs import Factory, define
 
 from braze_export import BrazeClient, UserProfile
+from braze_export._json import one_line
 from braze_export.cli.exporting import Places, Tally, carry
 from braze_export.cli.help import SETTINGS, examples
 from braze_export.cli.progress import Progress
 from braze_export.cli.readings import IdsReading
 from braze_export.cli.screen import Screen, filled
 from braze_export.cli.tables import pairs, table
-from braze_export.cli.writing import Output, one_line, output
+from braze_export.cli.writing import Output, output
 
 _FILE: Final = "braze-demo"
 _SHOWN: Final = 3  # profiles

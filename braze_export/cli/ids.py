@@ -12,6 +12,7 @@ from attrs import Factory, define, field, frozen
 from click.exceptions import Exit
 
 from braze_export import BrazeClient, ExportStats, Limits, PoolSnapshot
+from braze_export._json import one_line
 from braze_export.cli.connection import Connection, connection_options, limit_options
 from braze_export.cli.dry_run import Rehearsal, rehearse
 from braze_export.cli.exporting import Places, Tally, carry
@@ -23,7 +24,7 @@ from braze_export.cli.reading import Kind, Source, identifiers, kind_of, opened
 from braze_export.cli.readings import IdsReading
 from braze_export.cli.screen import Screen, count, is_live
 from braze_export.cli.tables import table
-from braze_export.cli.writing import STANDARD, Output, one_line, output
+from braze_export.cli.writing import STANDARD, Output, output
 
 _BATCH: Final = 50  # profiles of one request
 _COLUMNS: Final = ("external_id", "first_name", "last_name", "email", "country", "language")

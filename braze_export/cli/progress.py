@@ -1,66 +1,29 @@
 """How far a long export is: live on a terminal, plain lines elsewhere."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from attrs import define, field
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
 from braze_export.cli.screen import Screen, is_live
+from braze_export.jobs.pace import Countable, Pace
 
 _LIVE_TICK: Final = 0.1
 _PLAIN_TICK: Final = 1.0
 _LONGEST_PLAIN_TICK: Final = 60.0
-_WINDOW: Final = 30.0  # seconds that the rate is measured over
 _BESIDE: Final = 7  # columns beside the words: the spinner, the shortest bar, the gaps
 
 
-class Reading(Protocol):
+class Reading(Countable, Protocol):
     """How far it is at one moment. The kinds of them are in ``readings``."""
 
-    @property
-    def done(self) -> int:
-        """How much is done."""
-        ...
-
-    @property
-    def total(self) -> int | None:
-        """Of how much, ``None`` while nobody knows."""
-        ...
-
-    def parts(self, pace: "Pace", *, narrow: bool) -> list[str]:
+    def parts(self, pace: Pace, *, narrow: bool) -> list[str]:
         """Say it in words; in few where the terminal is narrow."""
         ...
-
-
-@define
-class Pace:
-    """The rate of late: what the rate limit grants now, not what its first burst let through."""
-
-    _marks: deque[tuple[float, int]] = field(factory=deque)
-
-    def mark(self, now: float, done: int) -> None:
-        """Note how much is done by now."""
-        self._marks.append((now, done))
-        while len(self._marks) > 2 and now - self._marks[1][0] >= _WINDOW:
-            self._marks.popleft()
-
-    @property
-    def rate(self) -> float:
-        """Done per second."""
-        (began, before), (now, done) = self._marks[0], self._marks[-1]
-        return (done - before) / (now - began) if now > began else 0.0
-
-    def left(self, reading: Reading) -> float | None:
-        """Return the seconds to go, if they can be told."""
-        if reading.total is None or reading.done >= reading.total or not self.rate:
-            return None
-        return (reading.total - reading.done) / self.rate
 
 
 def duration(seconds: float) -> str:

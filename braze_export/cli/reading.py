@@ -4,14 +4,12 @@ Descriptors are read in threads that nobody waits for, so that neither a slow di
 pipe holds the event loop, or the end after Ctrl-C.
 """
 
-import asyncio
 import codecs
 import os
 import stat
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 import rich_click as click
@@ -26,6 +24,7 @@ from braze_export import (
     UserAlias,
 )
 from braze_export.cli.failures import UnreadableInputError
+from braze_export.tasks import detached
 
 _BLOCK: Final = 64 * 1024
 _LONGEST_LINE: Final = 64 * 1024  # bytes: such a file holds something else than identifiers
@@ -128,7 +127,7 @@ class Lines:
 
     async def _split(self) -> AsyncIterator[bytes]:
         rest, number = b"", 0
-        while block := await _in_thread(self._read):
+        while block := await detached(self._read):
             *lines, rest = (rest + block).split(b"\n")
             for line in lines:
                 number += 1
@@ -192,29 +191,3 @@ def opened(words: Sequence[str], path: str | None) -> Iterator[Source]:
 def _lines(name: str, descriptor: int) -> Lines:
     state = os.fstat(descriptor)
     return Lines(name, descriptor, state.st_size if stat.S_ISREG(state.st_mode) else None)
-
-
-async def _in_thread(read: Callable[[], bytes]) -> bytes:
-    """Run in a thread that may outlive us: a read of a silent pipe cannot be ended."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[bytes] = loop.create_future()
-
-    def settle(block: bytes, error: Exception | None) -> None:
-        if done.done():  # cancelled
-            return
-        if error is None:
-            done.set_result(block)
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        block, failure = b"", None
-        try:
-            block = read()
-        except UnreadableInputError as error:
-            failure = error
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, block, failure)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await done

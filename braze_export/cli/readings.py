@@ -7,8 +7,9 @@ from attrs import Factory, define, frozen
 from rich.filesize import decimal
 
 from braze_export import DownloadStats, ExportState, ExportStats, PoolSnapshot
-from braze_export.cli.progress import Pace, duration
+from braze_export.cli.progress import duration
 from braze_export.cli.screen import count
+from braze_export.jobs.pace import Pace
 
 
 @frozen

@@ -7,9 +7,10 @@ import msgspec
 from attrs import define
 
 from braze_export import BadRecord, BrazeError
+from braze_export._json import one_line
 from braze_export.cli.failures import in_our_words
 from braze_export.cli.screen import Screen, count
-from braze_export.cli.writing import Output, one_line
+from braze_export.cli.writing import Output
 
 
 @define

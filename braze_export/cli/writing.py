@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import msgspec
 import rich_click as click
 
 from braze_export.cli.screen import Screen, count
@@ -18,17 +17,6 @@ STANDARD: Final = "-"
 
 _BLOCK: Final = 256 * 1024
 _LONGEST_WAIT: Final = 1.0  # seconds: whoever reads along wants to see something
-
-
-def one_line(raw: bytes) -> bytes:
-    """Return JSON without line breaks: as it is, where it has none."""
-    if b"\n" not in raw and b"\r" not in raw:
-        return raw
-    try:
-        return msgspec.json.format(raw, indent=-1)
-    except msgspec.DecodeError:
-        # Half of a pair of escapes, say. A line break in JSON is white space wherever it stands.
-        return raw.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 class Output:

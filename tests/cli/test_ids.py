@@ -61,7 +61,7 @@ def test_pretty_printed_json_becomes_one_line(braze: Sandbox, run: Any) -> None:
     ],
 )
 def test_one_line(raw: bytes, line: bytes) -> None:
-    assert writing.one_line(raw) == line
+    assert one_line(raw) == line
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""Which identifiers an answer speaks of, so that each ends up in exactly one place.
+
+Braze answers 50 identifiers with profiles and names of unknown ones. Whom it passes over in
+silence is asked for once more; who is passed over again has no profile.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+from attrs import define, field
+
+from braze_export.batching import Batch
+from braze_export.errors import DecodeError
+from braze_export.identifiers import Identifier, UserAlias
+from braze_export.models.results import FailedBatch, InvalidUserId
+from braze_export.narrowing import Outcome
+
+_ENOUGH: Final = 3
+
+
+class _WithId(msgspec.Struct, gc=False):
+    external_id: str | None = None
+
+
+class _Alias(msgspec.Struct, gc=False):
+    alias_name: str | None = None
+    alias_label: str | None = None
+
+
+class _WithAliases(msgspec.Struct, gc=False):
+    user_aliases: list[_Alias] | _Alias | None = None
+
+
+_by_id = msgspec.json.Decoder(_WithId)
+_by_alias = msgspec.json.Decoder(_WithAliases)
+
+
+def passed_over(batch: Batch, outcome: Outcome) -> tuple[Identifier, ...]:
+    """Return the identifiers of which nothing has come. Pure.
+
+    Profiles that do not tell whose they are count for as many identifiers as they are.
+    """
+    if len(batch.identifiers) == 1:
+        return batch.identifiers if outcome.unaccounted else ()
+    spoken_of: set[Any] = {unknown.identifier for unknown in outcome.invalid}
+    for failure in outcome.failed:
+        spoken_of.update(failure.identifiers)
+    asked = set(batch.identifiers)
+    nameless = 0
+    for user in outcome.users:
+        names = owners(user, asked)
+        nameless += not names
+        spoken_of.update(names)
+    silent = tuple(i for i in batch.identifiers if i not in spoken_of)
+    return silent if len(silent) > nameless else ()
+
+
+def owners(user: msgspec.Raw, asked: set[Any]) -> Iterable[Identifier]:
+    """Return the identifiers among those asked for that a profile belongs to."""
+    try:
+        if any(isinstance(identifier, UserAlias) for identifier in asked):
+            return _aliases(user) & asked
+        name = _by_id.decode(user).external_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ()
+    return (name,) if name and name in asked else ()
+
+
+def _aliases(user: msgspec.Raw) -> set[Any]:
+    sent = _by_alias.decode(user).user_aliases
+    listed = sent if isinstance(sent, list) else [sent] if sent else []
+    pairs = ((a.alias_name, a.alias_label) for a in listed)
+    return {UserAlias(name, label) for name, label in pairs if name and label}
+
+
+@define
+class Settler:
+    """Asks for batches until something is known of every identifier.
+
+    Attributes:
+        ask: makes the request of a batch, and narrows down what is refused.
+    """
+
+    ask: Callable[[Batch], Awaitable[Outcome]]
+    _in_vain: int = field(default=0, init=False)
+
+    async def outcome(self, batch: Batch) -> Outcome:
+        """Return what becomes of a batch: a profile, unknown or failed, for each identifier."""
+        outcome = await self.ask(batch)
+        silent = passed_over(batch, outcome)
+        if not silent:
+            return outcome
+        if self._in_vain < _ENOUGH:
+            first, outcome = outcome, await self._once_more(batch, outcome, silent)
+            silent = passed_over(batch, outcome)
+            self._in_vain = 0 if len(outcome.users) > len(first.users) else self._in_vain + 1
+        _settle(outcome, silent)
+        return outcome
+
+    async def _once_more(
+        self, batch: Batch, first: Outcome, silent: tuple[Identifier, ...]
+    ) -> Outcome:
+        second = await self.ask(Batch(silent))
+        asked = set(batch.identifiers)
+        # Of those who did not tell whose they were, the second answer holds those that matter.
+        named = [user for user in first.users if owners(user, asked)]
+        return Outcome(
+            users=named + second.users,
+            invalid=first.invalid + second.invalid,
+            failed=first.failed + second.failed,
+            unaccounted=second.unaccounted,
+            errors=second.errors,
+        )
+
+
+def _settle(outcome: Outcome, silent: tuple[Identifier, ...]) -> None:
+    """Put those of whom nothing has come to a place."""
+    if not silent:
+        return
+    if outcome.errors:
+        error = DecodeError(f"Braze sent no profile, but: {'; '.join(outcome.errors)}")
+        outcome.failed.append(FailedBatch(silent, error))
+    else:
+        outcome.invalid += (InvalidUserId(identifier) for identifier in silent)

@@ -1,0 +1,125 @@
+"""The middle of a job: its input counted, and what it names asked for and written."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import Factory, define, field
+
+from braze_export.client import BrazeClient
+from braze_export.jobs.accounting import Settler
+from braze_export.jobs.beginning import Found
+from braze_export.jobs.halting import Halting
+from braze_export.jobs.inputs import Reader, open_input
+from braze_export.jobs.journal import Journal, Record
+from braze_export.jobs.order import Order
+from braze_export.jobs.recorder import FAILED, PROFILES, UNKNOWN, Recorder
+from braze_export.jobs.repeats import Repeated, Repeats
+from braze_export.jobs.run import Run
+from braze_export.jobs.slices import Count, Source, counted, slices
+from braze_export.jobs.staging import Mark, Staged, told
+from braze_export.jobs.values import Input
+from braze_export.jobs.verdicts import Judge
+from braze_export.jobs.watching import Watch, ended
+from braze_export.tasks import surely
+
+_FILES: Final = (PROFILES, UNKNOWN, FAILED)
+
+
+@define
+class Exporting:
+    """Asks for everything that is not written yet.
+
+    Attributes:
+        client: sends the requests.
+        order: what is to be done.
+        watch: sees how far it is.
+        stop: once set, it ends in good order.
+        journal: is told what is written.
+        blank: rows of the input without an identifier.
+        reasons: of failures.
+    """
+
+    client: BrazeClient
+    order: Order
+    watch: Watch
+    stop: asyncio.Event
+    journal: Journal
+    blank: int = field(init=False, default=0)
+    reasons: Mapping[str, int] = field(init=False, default=Factory(dict))
+
+    async def export(self, found: Found) -> Record:
+        """Ask for what is not written, and return what is, then.
+
+        Raises:
+            BrazeError: the job must end; what had come is written.
+        """
+        repeated = await asyncio.to_thread(self._count, found.source)
+        if self.stop.is_set():
+            return found.record
+        self.watch.phase = "exporting"
+        reader = await asyncio.to_thread(open_input, found.source, self.order.kind.name)
+        files = {name: Staged(self.order.places.staged(name)) for name in _FILES}
+        order = self.order
+        recorder = Recorder(
+            self.journal, files, order.codec, found.record, self.watch.saw, order.ordered
+        )
+        try:
+            await asyncio.to_thread(_open, files, found.record)
+            await self._run(reader, repeated, recorder)
+            await asyncio.to_thread(recorder.sync)
+        finally:
+            self.reasons, self.blank = recorder.reasons, reader.blank
+            await surely(lambda: _close(reader, files))
+        return recorder.record
+
+    def _count(self, source: Input) -> Repeated:
+        """Read the input once, to know how much it holds and what of it is repeated."""
+        count, repeats = Count(), Repeats(self.order.places.folder)
+        reader = open_input(source, self.order.kind.name)
+        try:
+            with told(self.order.places.folder):
+                counted(reader, count, repeats.add, self.stop.is_set)
+                found = repeats.seal()
+        finally:
+            reader.close()
+            repeats.close()
+        self.watch.total = found.count + count.unusable
+        self.watch.repeated = found.repeats
+        return found
+
+    async def _run(self, reader: Reader, repeated: Repeated, recorder: Recorder) -> None:
+        order, record = self.order, recorder.record
+        gate = Halting(self.client.limits)
+        narrower = self.client.users.lookup(
+            fields=order.shape.fields, stats=self.watch.stats, through=lambda _: gate
+        )
+        pieces = slices(reader.blocks(), order.kind, repeated.filter())
+        run = Run(
+            Source(pieces, record.watermark, frozenset(record.beyond)),
+            Settler(narrower.outcome),
+            recorder,
+            Judge(order.patience, accepted=record.profiles + record.unknown > 0),
+            gate,
+            order.concurrency,
+        )
+        halt = asyncio.create_task(self._halt(run))
+        try:
+            await run.all()
+        finally:
+            await ended(halt)
+
+    async def _halt(self, run: Run) -> None:
+        await self.stop.wait()
+        run.halt()
+
+
+def _open(files: Mapping[str, Staged], record: Record) -> None:
+    for name, file in files.items():
+        file.open(record.files.get(name, Mark()))
+
+
+def _close(reader: Reader, files: Mapping[str, Staged]) -> None:
+    reader.close()
+    for file in files.values():
+        file.close()

@@ -1,0 +1,156 @@
+"""The end of a job: what was collected becomes the output, and each file gets its name.
+
+Every step may be done again: whoever is killed here does all of them anew.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from attrs import frozen
+
+from braze_export.errors import JobChangedError
+from braze_export.jobs.compression import open_decompressed
+from braze_export.jobs.journal import Journal, Record
+from braze_export.jobs.places import Places
+from braze_export.jobs.recorder import FAILED, PROFILES, UNKNOWN
+from braze_export.jobs.staging import append_to, put_in_place, told
+from braze_export.jobs.values import CustomAttributes, Table
+
+_ROUND: Final = "braze_export.round"
+_BLOCK: Final = 8 * 1024 * 1024
+
+
+@frozen(kw_only=True)
+class Shape:
+    """What the output is to look like.
+
+    Attributes:
+        fields: that were asked for; ``None``: everything.
+        custom_attributes: how they are kept in a column.
+        parquet: whether it is a Parquet file.
+    """
+
+    fields: tuple[str, ...] | None
+    custom_attributes: CustomAttributes
+    parquet: bool
+
+
+@frozen(kw_only=True)
+class Finisher:
+    """Makes the output of what was collected. Its methods block.
+
+    Attributes:
+        journal: is told.
+        places: of everything.
+        shape: of the output.
+        written: is told how many bytes of profiles were taken into the output.
+    """
+
+    journal: Journal
+    places: Places
+    shape: Shape
+    written: Callable[[int], None]
+
+    def finish(self, record: Record) -> Record:
+        """Give every file its name, and say so in the journal.
+
+        Raises:
+            JobStorageError: a file cannot be written.
+            JobChangedError: what this round adds to is gone.
+        """
+        if record.stage == "exporting":
+            bases = self._bases() if record.round else {}
+            record = msgspec.structs.replace(record, stage="finishing", bases=bases)
+            self.journal.record_safely(record)
+        self._output(record)
+        self._text(UNKNOWN, self.places.unknown, record)
+        self._replace(FAILED, self.places.failed)
+        record = msgspec.structs.replace(record, stage="finished", files={}, bases={})
+        self.journal.record_safely(record)
+        self.clean()
+        return record
+
+    def clean(self) -> None:
+        """Remove what is not needed any more."""
+        for name in (PROFILES, UNKNOWN, FAILED):
+            self.places.staged(name).unlink(missing_ok=True)
+        for path in (self.places.spooled, self.places.parquet):
+            path.unlink(missing_ok=True)
+
+    def _bases(self) -> dict[str, int]:
+        files = {UNKNOWN: self.places.unknown}
+        if isinstance(self.places.output, Path):
+            files[PROFILES] = self.places.output
+        return {name: size_of(path) for name, path in files.items()}
+
+    def _output(self, record: Record) -> None:
+        output = self.places.output
+        if isinstance(output, Table):
+            self._load(output, record)
+        elif self.shape.parquet:
+            self._parquet(output, record)
+        else:
+            self._text(PROFILES, output, record)
+
+    def _text(self, name: str, target: Path, record: Record) -> None:
+        if record.round:
+            append_to(target, self.places.staged(name), record.bases[name])
+        else:
+            self._replace(name, target)
+
+    def _replace(self, name: str, target: Path) -> None:
+        staged = self.places.staged(name)
+        if staged.exists():  # else it has its name already
+            put_in_place(staged, target)
+
+    def _parquet(self, target: Path, record: Record) -> None:
+        from braze_export.jobs import parquet  # noqa: PLC0415 - an extra
+        from braze_export.jobs.arrow import Tables  # noqa: PLC0415 - the same
+
+        word = str(record.round)
+        if record.round and parquet.metadata(target).get(_ROUND) == word:
+            return
+        tables = Tables(self.shape.fields, self.shape.custom_attributes)
+        with told(target), open_decompressed(self.places.staged(PROFILES)) as file:
+            parquet.write_parquet(
+                parquet.blocks_of(file, _BLOCK),
+                self.places.parquet,
+                tables,
+                keep=target if record.round else None,
+                written=self.written,
+                metadata={_ROUND: word},
+            )
+        put_in_place(self.places.parquet, target)
+
+    def _load(self, table: Table, record: Record) -> None:
+        from braze_export.jobs.arrow import Tables  # noqa: PLC0415 - an extra
+        from braze_export.jobs.loading import load  # noqa: PLC0415 - the same
+        from braze_export.jobs.parquet import blocks_of  # noqa: PLC0415 - the same
+
+        tables = Tables(self.shape.fields, self.shape.custom_attributes)
+        with open_decompressed(self.places.staged(PROFILES)) as file:
+            load(
+                blocks_of(file, _BLOCK),
+                tables,
+                table,
+                self.places.loading,
+                written=self.written,
+                round=record.round,
+            )
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a file of an earlier round.
+
+    Raises:
+        JobChangedError: it is gone.
+    """
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        raise JobChangedError(
+            f"{path} is gone, to which what is tried again would be added: put it back, or start "
+            "over (fresh)"
+        ) from None

@@ -1,0 +1,222 @@
+"""A job from its first line to its last: found or begun, exported, finished, reported."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from attrs import Factory, define, field
+
+from braze_export.client import BrazeClient
+from braze_export.errors import BrazeError, JobError
+from braze_export.jobs.beginning import find
+from braze_export.jobs.exporting import Exporting
+from braze_export.jobs.finishing import Finisher
+from braze_export.jobs.journal import Journal, Record
+from braze_export.jobs.order import Order, order
+from braze_export.jobs.spooling import drop
+from braze_export.jobs.staging import told
+from braze_export.jobs.values import CustomAttributes, Input, JobReport, Table
+from braze_export.jobs.watching import Hook, Watch, ended
+from braze_export.tasks import surely
+
+
+async def export_ids(
+    client: BrazeClient,
+    source: str | Path | Input,
+    output: str | Path | Table,
+    *,
+    kind: str = "external_id",
+    fields: Iterable[str] | None = None,
+    custom_attributes: CustomAttributes = "json",
+    unknown: str | Path | None = None,
+    failed: str | Path | None = None,
+    concurrency: int = 32,
+    ordered: bool = False,
+    patience: float = 900.0,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    on_progress: Hook | None = None,
+    progress_every: float = 1.0,
+    stop: asyncio.Event | None = None,
+) -> JobReport:
+    """Export the users whose identifiers are in a file, into a file or a table.
+
+    https://www.braze.com/docs/api/endpoints/export/user_data/post_users_identifier
+
+    Each identifier of the input, repeated ones left out, ends up in one of three places: its
+    profile in the output, or itself in the file of unknown or of failed ones. What is done is
+    recorded in ``OUTPUT.job``: when this is called again after whatever has ended it, it goes
+    on where it was. A job that has finished begins anew.
+
+    Args:
+        client: sends the requests, within its limits.
+        source: the input: a file, by its name CSV, NDJSON, Parquet or lines, or ``Input`` for
+            one that needs more words. A pipe is copied first; ``-`` is standard input.
+        output: a file: ``.parquet``, else NDJSON, packed where it ends in ``.gz`` or ``.zst``; or
+            a ``Table``. It has its name once it is whole.
+        kind: what the identifiers are: ``external_id``, ``braze_id``, ``device_id``, ``email``,
+            ``phone`` or ``alias:LABEL``.
+        fields: what to export; everything if not given. Of external ids and aliases the field
+            that holds them is always exported.
+        custom_attributes: in columns as ``json`` text, or as a ``map`` of names to JSON.
+        unknown: the file of unknown identifiers; ``OUTPUT-STEM.unknown.txt`` if not given.
+        failed: the file of failed ones; ``OUTPUT-STEM.failed.ndjson`` if not given.
+        concurrency: requests under way at once.
+        ordered: keep the order of the input, request by request.
+        patience: seconds without any answer after which the job ends, to be gone on with later.
+        fresh: start over, whatever there is of the job.
+        retry_failed: ask once more for what failed in the finished job, and add what comes.
+        on_progress: awaited now and then. What it raises ends the job in good order.
+        progress_every: seconds between two calls of it.
+        stop: once set, nothing more is sent, and what was sent is waited for and recorded.
+
+    Returns:
+        What came of it. ``complete`` is false if it was stopped.
+
+    Raises:
+        InputError: an argument, or the input, that cannot be used.
+        JobChangedError: an unfinished job is there that is another, or has lost its files.
+        JobRunningError: another run is at work on the job.
+        JobStorageError: a file cannot be written.
+        AuthenticationError, PermissionDeniedError: the key was refused.
+        TransportError, APIError: nothing came through, from the beginning or for ``patience``.
+    """
+    made = await asyncio.to_thread(
+        order,
+        source,
+        output,
+        kind=kind,
+        fields=None if fields is None or isinstance(fields, str) else tuple(fields),
+        custom_attributes=custom_attributes,
+        unknown=unknown,
+        failed=failed,
+        concurrency=concurrency,
+        ordered=ordered,
+        patience=patience,
+        fresh=fresh,
+        retry_failed=retry_failed,
+    )
+    watch = Watch(client.limits.snapshot, asyncio.get_running_loop().time)
+    job = Job(client, made, watch, stop or asyncio.Event())
+    return await job.watched(on_progress, progress_every)
+
+
+@define
+class Job:
+    """One run of a job.
+
+    Attributes:
+        client: sends the requests.
+        order: what is to be done.
+        watch: sees how far it is.
+        stop: once set, the run ends in good order.
+    """
+
+    client: BrazeClient
+    order: Order
+    watch: Watch
+    stop: asyncio.Event
+    _blank: int = field(init=False, default=0)
+    _reasons: Mapping[str, int] = field(init=False, default=Factory(dict))
+
+    async def watched(self, hook: Hook | None, every: float) -> JobReport:
+        """Run, and tell a hook how far it is."""
+        run = asyncio.create_task(self.run())
+        show = asyncio.create_task(self.watch.show(hook, every))
+        try:
+            await asyncio.wait({run, show}, return_when=asyncio.FIRST_COMPLETED)
+            if not run.done():  # the hook has raised
+                self.stop.set()
+            report = await run
+        except asyncio.CancelledError:
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+            raise
+        finally:
+            await ended(show)
+        if hook is not None:
+            await hook(self.watch.reading())
+        return report
+
+    async def run(self) -> JobReport:
+        """Do everything there is to do."""
+        journal = await asyncio.to_thread(self._journal)
+        try:
+            return await self._with(journal)
+        except BrazeError as error:
+            if not isinstance(error, JobError) and self.watch.record.done:
+                error.add_note(self._how_to_go_on())
+            raise
+        finally:
+            await surely(lambda: self._leave(journal))
+
+    def _journal(self) -> Journal:
+        folder = self.order.places.folder
+        with told(folder):
+            folder.mkdir(exist_ok=True)
+        return Journal(self.order.places.journal)
+
+    def _leave(self, journal: Journal) -> None:
+        drop(self.order.places)
+        begun = journal.definition is not None
+        journal.close()
+        if not begun:  # leave no trace of what came to nothing
+            self.order.places.journal.unlink(missing_ok=True)
+            self.order.places.folder.rmdir()
+
+    async def _with(self, journal: Journal) -> JobReport:
+        found = await find(journal, self.order, self.client)
+        record = found.record
+        self.watch.going_on(record)
+        if record.stage == "exporting":
+            exporting = Exporting(self.client, self.order, self.watch, self.stop, journal)
+            record = await exporting.export(found)
+            self._blank, self._reasons = exporting.blank, exporting.reasons
+        if record.stage == "finishing" or not self.stop.is_set():
+            record = await self._finished(journal, record)
+        return self._report(record)
+
+    async def _finished(self, journal: Journal, record: Record) -> Record:
+        order, watch = self.order, self.watch
+        watch.phase = "writing"
+        finisher = Finisher(
+            journal=journal, places=order.places, shape=order.shape, written=watch.wrote
+        )
+        record = await asyncio.to_thread(finisher.finish, record)
+        watch.saw(record)
+        watch.phase = "done"
+        return record
+
+    def _report(self, record: Record) -> JobReport:
+        watch, places = self.watch, self.order.places
+        watch.note()
+        reading = watch.reading()
+        pool = reading.pool
+        begun = max(1, min(self.order.concurrency, watch.stats.requests - watch.stats.retries))
+        return JobReport(
+            complete=record.stage == "finished",
+            source=str(self.order.source.path),
+            output=places.shown,
+            unknown_file=places.unknown,
+            failed_file=places.failed,
+            total=record.done if watch.total is None else watch.total,
+            done=record.done,
+            profiles=record.profiles,
+            unknown=record.unknown,
+            failed=record.failed,
+            repeated=watch.repeated,
+            blank=self._blank,
+            already=watch.already,
+            requests=reading.requests,
+            retries=reading.retries,
+            rate_limited=reading.rate_limited,
+            seconds=watch.elapsed,
+            seconds_waited=pool.seconds_waited / begun if pool else 0.0,
+            reasons=self._reasons,
+            course=watch.course.moments,
+        )
+
+    def _how_to_go_on(self) -> str:
+        record, total = self.watch.record, self.watch.total
+        of = "" if total is None else f" of {total:,}"
+        return f"{record.done:,}{of} identifiers are done and kept. Run the same again to go on."

@@ -1,0 +1,113 @@
+"""Where a job keeps what: its results, and a folder of its own beside them while it runs."""
+
+from pathlib import Path
+from typing import Final
+
+from attrs import field, frozen
+
+from braze_export.errors import InputError
+from braze_export.jobs.values import Table
+
+_ENDINGS: Final = (".gz", ".zst")
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+@frozen(kw_only=True)
+class Places:
+    """The files of a job.
+
+    Attributes:
+        output: the file of profiles, or the table.
+        unknown: the identifiers that Braze does not know.
+        failed: the identifiers that failed.
+        folder: the job's own; ``NAME.job`` beside the output.
+    """
+
+    output: Path | Table
+    unknown: Path = field()
+    failed: Path = field()
+    folder: Path = field()
+
+    @property
+    def journal(self) -> Path:
+        """The journal."""
+        return self.folder / "journal.sqlite"
+
+    @property
+    def spooled(self) -> Path:
+        """Identifiers that came from where they cannot be read again."""
+        return self.folder / "input"
+
+    @property
+    def parquet(self) -> Path:
+        """The Parquet file, before it gets its name."""
+        return self.folder / "output.parquet"
+
+    @property
+    def loading(self) -> Path:
+        """What dlt needs to know."""
+        return self.folder / "loading"
+
+    def staged(self, name: str) -> Path:
+        """Return where profiles, unknown or failed identifiers are collected."""
+        return self.folder / f"{name}.partial"
+
+    @property
+    def shown(self) -> str:
+        """The output, for people."""
+        if isinstance(self.output, Table):
+            return f"{self.output.dataset}.{self.output.name} in {self.output.destination}"
+        return str(self.output)
+
+
+def places(
+    output: str | Path | Table, unknown: str | Path | None, failed: str | Path | None
+) -> Places:
+    """Return where a job with that output keeps what.
+
+    Raises:
+        InputError: nothing can be written there, or two of them are the same file.
+    """
+    beside = _beside(output)
+    stem = _stem(beside)
+    made = Places(
+        output=output if isinstance(output, Table) else beside,
+        unknown=_path(unknown) or beside.with_name(f"{stem}.unknown.txt"),
+        failed=_path(failed) or beside.with_name(f"{stem}.failed.ndjson"),
+        folder=beside.with_name(f"{beside.name}.job"),
+    )
+    _check(made)
+    return made
+
+
+def _beside(output: str | Path | Table) -> Path:
+    if isinstance(output, str | Path):
+        return Path(output).absolute()
+    kind, _, place = output.destination.partition(":")
+    if kind == "duckdb" and place:
+        database = Path(place)
+        return database.with_name(f"{database.name}.{output.dataset}.{output.name}").absolute()
+    return Path(f"{kind}.{output.dataset}.{output.name}").absolute()
+
+
+def _stem(path: Path) -> str:
+    name = path.name
+    for ending in _ENDINGS:
+        name = name.removesuffix(ending)
+    return Path(name).stem or name
+
+
+def _check(made: Places) -> None:
+    files = [made.unknown, made.failed]
+    if isinstance(made.output, Path):
+        files.append(made.output)
+        if made.output.is_dir():
+            raise InputError(f"{made.output} is a directory: name a file in it")
+    if len({file.resolve() for file in files}) < len(files):
+        raise InputError("the output, the unknown and the failed identifiers need a file each")
+    for file in files:
+        if not file.parent.is_dir():
+            raise InputError(f"{file.parent} is no directory: make it, or choose another place")

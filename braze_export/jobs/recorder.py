@@ -1,0 +1,246 @@
+"""What becomes of slices, into the files and the journal: recorded in groups, as they come.
+
+Whoever writes waits until it is recorded, so that what would be asked again after a crash is
+never more than what is under way.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+from attrs import Factory, define, field, frozen
+
+from braze_export._json import one_line
+from braze_export.jobs.compression import Codec
+from braze_export.jobs.journal import Journal, Record
+from braze_export.jobs.kinds import as_text
+from braze_export.jobs.slices import Slice
+from braze_export.jobs.staging import Staged
+from braze_export.narrowing import Outcome
+
+PROFILES, UNKNOWN, FAILED = "profiles", "unknown", "failed"
+
+_SYNCED_EVERY: Final = 10.0  # seconds: what a machine that dies may cost
+
+
+@frozen
+class Settled:
+    """A slice, and what became of it."""
+
+    piece: Slice
+    outcome: Outcome
+
+    @property
+    def failures(self) -> int:
+        """How many of its identifiers failed."""
+        return len(self.piece.unusable) + sum(len(f.identifiers) for f in self.outcome.failed)
+
+    @property
+    def size(self) -> int:
+        """How many identifiers it holds."""
+        batch = self.piece.batch
+        return len(self.piece.unusable) + (len(batch.identifiers) if batch else 0)
+
+    def reasons(self) -> Counter[str]:
+        """Return how often identifiers failed for which reason, without personal data."""
+        found = Counter({"cannot be asked for": len(self.piece.unusable)})
+        for failure in self.outcome.failed:
+            found[reason(failure.error)] += len(failure.identifiers)
+        return +found
+
+
+def reason(error: BaseException) -> str:
+    """Name an error without its message."""
+    status = getattr(error, "status", None)
+    return f"{type(error).__name__} {status}" if status else type(error).__name__
+
+
+def profile_lines(users: list[msgspec.Raw]) -> bytes:
+    """Return profiles as NDJSON, as they were sent but for line breaks between tokens."""
+    if not users:
+        return b""
+    lines = b"\n".join(users) + b"\n"
+    if lines.count(b"\n") == len(users) and b"\r" not in lines:
+        return lines
+    return b"".join(one_line(bytes(user)) + b"\n" for user in users)
+
+
+def unknown_lines(outcome: Outcome) -> bytes:
+    """Return the identifiers that Braze does not know, one a line."""
+    names = (as_text(unknown.identifier) for unknown in outcome.invalid)
+    return "".join(f"{name}\n" for name in names).encode()
+
+
+def failed_lines(settled: Settled) -> bytes:
+    """Return the identifiers that failed and why, as NDJSON."""
+    pairs = [(as_text(i), str(f.error)) for f in settled.outcome.failed for i in f.identifiers]
+    pairs += ((item.text, item.reason) for item in settled.piece.unusable)
+    return b"".join(
+        msgspec.json.encode({"identifier": _utf8(name), "error": _utf8(why)}) + b"\n"
+        for name, why in pairs
+    )
+
+
+def _utf8(text: str) -> str:
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def after(record: Record, group: Iterable[Settled], size: int) -> Record:
+    """Return the record once a group of slices is written; its files aside. Pure."""
+    beyond = set(record.beyond)
+    done, profiles, unknown, failed = record.done, record.profiles, record.unknown, record.failed
+    for settled in group:
+        beyond.add(settled.piece.number)
+        done += settled.size
+        profiles += len(settled.outcome.users)
+        unknown += len(settled.outcome.invalid)
+        failed += settled.failures
+    watermark = record.watermark
+    while watermark in beyond:
+        beyond.remove(watermark)
+        watermark += 1
+    return msgspec.structs.replace(
+        record,
+        watermark=watermark,
+        beyond=tuple(sorted(beyond)),
+        done=done,
+        profiles=profiles,
+        unknown=unknown,
+        failed=failed,
+        bytes=record.bytes + size,
+    )
+
+
+@define
+class Recorder:
+    """Writes what becomes of slices.
+
+    Attributes:
+        journal: is told.
+        files: of profiles, unknown and failed identifiers.
+        codec: of the profiles.
+        record: what is recorded so far.
+        recorded: is told of each new record.
+        ordered: write slices in the order of the input.
+        reasons: of the failures of this run.
+    """
+
+    journal: Journal
+    files: Mapping[str, Staged]
+    codec: Codec
+    record: Record
+    recorded: Callable[[Record], object]
+    ordered: bool = False
+    reasons: Counter[str] = Factory(Counter)
+    _waiting: deque[tuple[Settled, asyncio.Future[None]]] = field(factory=deque, init=False)
+    _writing: asyncio.Task[None] | None = field(default=None, init=False)
+    _synced: float = field(factory=time.monotonic, init=False)
+
+    async def write(self, settled: Settled) -> None:
+        """Record what became of a slice. Returns when it is.
+
+        Raises:
+            JobStorageError: it cannot be written; nothing of it is.
+        """
+        recorded = asyncio.get_running_loop().create_future()
+        self._waiting.append((settled, recorded))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        await recorded
+
+    async def aclose(self) -> None:
+        """Wait until what was to be recorded is."""
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+
+    async def _write_all(self) -> None:
+        try:
+            while due := self._due():
+                await self._write_group(due)
+        finally:
+            self._writing = None
+
+    async def _write_group(self, due: list[tuple[Settled, asyncio.Future[None]]]) -> None:
+        try:
+            await asyncio.to_thread(self.write_now, [settled for settled, _ in due])
+        except Exception as error:  # noqa: BLE001 - each who waits is to know
+            for _, recorded in due:
+                if not recorded.done():
+                    recorded.set_exception(error)
+            return
+        for _, recorded in due:
+            if not recorded.done():
+                recorded.set_result(None)
+
+    def _due(self) -> list[tuple[Settled, asyncio.Future[None]]]:
+        """Take what can be written now."""
+        if not self.ordered:
+            due = list(self._waiting)
+            self._waiting.clear()
+            return due
+        due, next_one = [], self.record.watermark
+        for waiting in sorted(self._waiting, key=lambda pair: pair[0].piece.number):
+            if waiting[0].piece.number == next_one:
+                due.append(waiting)
+                next_one += 1
+        for waiting in due:
+            self._waiting.remove(waiting)
+        return due
+
+    def write_now(self, group: list[Settled]) -> None:
+        """Record a group of slices, all or none. Blocks.
+
+        Raises:
+            JobStorageError: it cannot be written.
+        """
+        marks = {name: file.mark for name, file in self.files.items()}
+        profiles = b"".join(profile_lines(settled.outcome.users) for settled in group)
+        texts = {
+            PROFILES: self.codec.compress(profiles) if profiles else b"",
+            UNKNOWN: b"".join(unknown_lines(settled.outcome) for settled in group),
+            FAILED: b"".join(failed_lines(settled) for settled in group if settled.failures),
+        }
+        try:
+            for name, text in texts.items():
+                self.files[name].append(text)
+            self._record(after(self.record, group, len(profiles)))
+        except BaseException:
+            for name, mark in marks.items():
+                self.files[name].back_to(mark)
+            raise
+        for settled in group:
+            self.reasons += settled.reasons() if settled.failures else Counter()
+
+    def sync(self) -> None:
+        """Have everything on the disk itself, and recorded so. Blocks.
+
+        Raises:
+            JobStorageError: it cannot be brought there.
+        """
+        for file in self.files.values():
+            file.sync()
+        self.record = self._with_marks(self.record)
+        self.journal.record_safely(self.record)
+        self._synced = time.monotonic()
+        self.recorded(self.record)
+
+    def _record(self, record: Record) -> None:
+        record = self._with_marks(record)
+        if time.monotonic() - self._synced < _SYNCED_EVERY:
+            self.journal.record(record)
+            self.record = record
+            self.recorded(record)
+        else:
+            before, self.record = self.record, record
+            try:
+                self.sync()
+            except BaseException:
+                self.record = before
+                raise
+
+    def _with_marks(self, record: Record) -> Record:
+        marks = {name: file.mark for name, file in self.files.items()}
+        return msgspec.structs.replace(record, files=marks)

@@ -1,0 +1,146 @@
+"""A job's input as slices: the identifiers of one request each, always the same ones.
+
+A slice is known by its number, so the input is to give the same slices each time it is read;
+those that were written by an earlier run are passed over.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Container, Iterator
+from typing import Final
+
+from attrs import Factory, define, field, frozen
+
+from braze_export.batching import Batch
+from braze_export.jobs.inputs import Reader
+from braze_export.jobs.kinds import Kind
+from braze_export.jobs.values import Unusable
+
+_AHEAD: Final = 5_000  # identifiers made ready at once
+
+
+@frozen
+class Slice:
+    """What is asked for in one request.
+
+    Attributes:
+        number: its place among the slices, from 0.
+        batch: the identifiers, ``None`` where there is nothing but unusable ones.
+        unusable: what stood between them and cannot be asked for.
+    """
+
+    number: int
+    batch: Batch | None
+    unusable: tuple[Unusable, ...] = ()
+
+
+def slices(
+    blocks: Iterator[list[str | Unusable]],
+    kind: Kind,
+    without_repeats: Callable[[list[str]], list[str]],
+) -> Iterator[Slice]:
+    """Yield the slices of an input. Pure.
+
+    Args:
+        blocks: what is read.
+        kind: what it is.
+        without_repeats: drops what was there before.
+    """
+    size, number = kind.together, 0
+    texts: list[str] = []
+    unusable: list[Unusable] = []
+    for block in blocks:
+        good, bad = _sorted(block)
+        texts += without_repeats(good)
+        unusable += bad
+        whole = len(texts) // size * size
+        for at in range(0, whole, size):
+            batch = Batch(tuple(map(kind.make, texts[at : at + size])))
+            yield Slice(number, batch, tuple(unusable))
+            number += 1
+            unusable.clear()
+        del texts[:whole]
+    if texts or unusable:
+        last = Batch(tuple(map(kind.make, texts))) if texts else None
+        yield Slice(number, last, tuple(unusable))
+
+
+def _sorted(block: list[str | Unusable]) -> tuple[list[str], list[Unusable]]:
+    bad = [item for item in block if type(item) is Unusable]
+    if not bad:
+        return block, []  # type: ignore[return-value] # no other kind is in it
+    return [item for item in block if isinstance(item, str)], bad
+
+
+@define
+class Count:
+    """How many identifiers an input holds, while they are counted.
+
+    Attributes:
+        usable: repeated ones included.
+        unusable: that cannot be asked for.
+    """
+
+    usable: int = 0
+    unusable: int = 0
+
+
+def counted(
+    reader: Reader, count: Count, add: Callable[[list[str]], None], stopped: Callable[[], bool]
+) -> None:
+    """Read an input to its end. Blocks: for a thread."""
+    for block in reader.blocks():
+        good, bad = _sorted(block)
+        add(good)
+        count.usable += len(good)
+        count.unusable += len(bad)
+        if stopped():
+            return
+
+
+@define
+class Source:
+    """Hands out slices to whoever asks; reads in a thread.
+
+    Attributes:
+        slices: all of them.
+        watermark: those below it are passed over,
+        beyond: and these.
+    """
+
+    _slices: Iterator[Slice]
+    _watermark: int
+    _beyond: Container[int]
+    _ready: deque[Slice] = field(init=False, default=Factory(deque))
+    _turn: asyncio.Lock = field(init=False, default=Factory(asyncio.Lock))
+    _ended: bool = field(init=False, default=False)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every slice was handed out."""
+        return self._ended and not self._ready
+
+    async def take(self) -> Slice | None:
+        """Return the next slice, ``None`` after the last.
+
+        Raises:
+            InputError: the input cannot be read to its end.
+        """
+        while not self._ready and not self._ended:
+            async with self._turn:
+                if not self._ready and not self._ended:
+                    self._ready.extend(await asyncio.to_thread(self._read))
+        return self._ready.popleft() if self._ready else None
+
+    def _read(self) -> list[Slice]:
+        taken: list[Slice] = []
+        size = 0
+        for piece in self._slices:
+            if piece.number < self._watermark or piece.number in self._beyond:
+                continue
+            taken.append(piece)
+            size += len(piece.batch.identifiers) if piece.batch else 1
+            if size >= _AHEAD:
+                return taken
+        self._ended = True
+        return taken

@@ -1,0 +1,90 @@
+"""Input that can be read once only, a pipe say, kept beside the job so that it can go on."""
+
+import os
+import stat
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+from attrs import evolve, frozen
+
+from braze_export.errors import InputError
+from braze_export.jobs.inputs import fingerprint
+from braze_export.jobs.places import Places
+from braze_export.jobs.staging import told
+from braze_export.jobs.values import Input
+from braze_export.tasks import detached
+
+STANDARD: Final = Path("-")
+
+_BLOCK: Final = 64 * 1024
+
+
+@frozen
+class Kept:
+    """An input that can be read again and again.
+
+    Attributes:
+        source: to read.
+        fingerprint: of its bytes.
+    """
+
+    source: Input
+    fingerprint: str
+
+
+def is_fleeting(path: Path) -> bool:
+    """Say whether something can be read once only."""
+    return path == STANDARD or (path.exists() and not stat.S_ISREG(path.stat().st_mode))
+
+
+async def kept(source: Input, places: Places) -> Kept:
+    """Return the input in a form that can be read again; ``keep`` makes it last.
+
+    Raises:
+        InputError: it cannot be read, or is a terminal.
+        JobStorageError: there is no room for it.
+    """
+    if not is_fleeting(source.path):
+        return Kept(source, await detached(lambda: fingerprint(source.path)))
+    copy = evolve(source, path=places.spooled, format=source.format or "lines")
+    if source.path == STANDARD and os.isatty(0):
+        if not places.spooled.exists():
+            raise InputError("standard input is a terminal: name a file, or pipe identifiers in")
+        return Kept(copy, await detached(lambda: fingerprint(places.spooled)))
+    mark = await detached(lambda: _copied(source.path, _new(places)))
+    return Kept(copy, mark)
+
+
+def keep(places: Places) -> None:
+    """Give the copy of an input its name."""
+    with told(places.spooled):
+        if _new(places).exists():
+            _new(places).replace(places.spooled)
+
+
+def drop(places: Places) -> None:
+    """Remove a copy that is not needed."""
+    _new(places).unlink(missing_ok=True)
+
+
+def _new(places: Places) -> Path:
+    return places.spooled.with_suffix(".new")
+
+
+def _copied(source: Path, target: Path) -> str:
+    found = blake2b(digest_size=32)
+    try:
+        descriptor = os.dup(0) if source == STANDARD else os.open(source, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror})") from error
+    try:
+        with told(target), target.open("wb") as file:
+            while block := os.read(descriptor, _BLOCK):
+                found.update(block)
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        os.close(descriptor)
+    return f"blake2b:{found.hexdigest()}"
