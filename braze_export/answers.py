@@ -7,6 +7,7 @@ never fails; what makes no sense counts as absent.
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 from attrs import frozen
@@ -243,6 +244,7 @@ def _whole(text: str | None) -> int | None:
     return None if number is None else int(number)
 
 
+@lru_cache(16)  # many answers come in the same second
 def _http_date(text: str | None) -> float | None:
     if not text:
         return None

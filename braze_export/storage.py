@@ -108,7 +108,7 @@ def read_export(
         TransportError, APIError: the store does not answer, or refuses.
     """
     check_name(segment_id, "segment_id")
-    reading = _reading(into, on_error, settings or ExportSettings())
+    reading = reading_of(into, on_error, settings or ExportSettings())
     if object_prefix is not None:
         check_prefix(check_name(object_prefix, "object_prefix"))
     place = (store, segment_id, object_prefix, folder)
@@ -165,11 +165,16 @@ def read_archive(
         yield LocalFile(Path(path))
 
     settings = ExportSettings(archive_limits=limits or ArchiveLimits(), concurrency=1)
-    reading = _reading(into, on_error, settings)
+    reading = reading_of(into, on_error, settings)
     return reading.records(source(), stats or DownloadStats(), TaskScope("reading"))
 
 
-def _reading(into: type, on_error: str, settings: ExportSettings) -> Reading:
+def reading_of(into: type, on_error: str, settings: ExportSettings) -> Reading:
+    """Return how an export is read into records. For integrations.
+
+    Raises:
+        InputError: ``into`` or ``on_error`` makes no sense.
+    """
     return Reading(
         decode=decoder_for(into, EXPORT_SEGMENT, checked=False),
         in_thread=into is bytes,
@@ -186,6 +191,31 @@ async def _records(
     timeout: float | None,  # noqa: ASYNC109 - it ends the waiting, not the reading
     stats: DownloadStats,
 ) -> AsyncGenerator[Any, None]:
+    scope = TaskScope("reading")
+    try:
+        bucket = await whole(place, reading.settings, timeout)
+        async with aclosing(reading.records(bucket.sources(), stats, scope)) as records:
+            async for record in records:
+                yield record
+    finally:
+        await scope.aclose()
+
+
+async def whole(
+    place: tuple[ObjectStore, str, str | None, str | None],
+    settings: ExportSettings,
+    timeout: float | None,  # noqa: ASYNC109 - handed on, where it is told apart from failures
+) -> Bucket:
+    """Return where an export is, once all of its files are there. For integrations.
+
+    Args:
+        place: store, segment, object prefix and folder, as for ``read_export``.
+        settings: how to wait.
+        timeout: seconds to wait for the files.
+
+    Raises:
+        BrazeError: as ``read_export`` says.
+    """
     store, segment_id, prefix, folder = place
     prefix = prefix or await newest(store, segment_id, folder)
     if prefix is None:
@@ -194,24 +224,17 @@ async def _records(
             status=404,
             hint="Check the bucket, the folder and the segment id",
         )
-    settings = reading.settings
     bucket = Bucket(store, segment_id, prefix, folder, settings.quiet_period)
-    scope = TaskScope("reading")
     loop = asyncio.get_running_loop()
     began = loop.time()
-    try:
-        waiting = states(
-            bucket.look,
-            settings.polling,
-            age=lambda: loop.time() - began,
-            idle=bucket.idle,
-            timeout=timeout,
-        )
-        async with aclosing(waiting):
-            async for _ in waiting:
-                pass
-        async with aclosing(reading.records(bucket.sources(), stats, scope)) as records:
-            async for record in records:
-                yield record
-    finally:
-        await scope.aclose()
+    waiting = states(
+        bucket.look,
+        settings.polling,
+        age=lambda: loop.time() - began,
+        idle=bucket.idle,
+        timeout=timeout,
+    )
+    async with aclosing(waiting):
+        async for _ in waiting:
+            pass
+    return bucket

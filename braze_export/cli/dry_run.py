@@ -7,9 +7,10 @@ from attrs import frozen
 
 from braze_export import Estimate, Limits, estimate
 from braze_export.cli.progress import duration
-from braze_export.cli.reading import Kind, Lines, Source, goes_alone, identifiers
+from braze_export.cli.reading import Arguments, Source, identifiers
 from braze_export.cli.screen import Screen, filled
 from braze_export.cli.tables import pairs
+from braze_export.jobs.kinds import Kind
 
 
 @frozen
@@ -34,7 +35,7 @@ class Rehearsal:
         """Return what so many identifiers take at least."""
         enough = identifiers if self.most is None else min(identifiers, self.most)
         return estimate(
-            enough, fields=self.fields, limits=self.limits, one_each=goes_alone(self.kind)
+            enough, fields=self.fields, limits=self.limits, one_each=self.kind.together == 1
         )
 
     async def count(self) -> int:
@@ -64,7 +65,7 @@ def rehearse(rehearsal: Rehearsal, screen: Screen, *, quiet: bool) -> None:
 
 
 def _rows(source: Source, number: int, made: Estimate) -> dict[str, str]:
-    rows = {"lines read": f"{source.lines:,}"} if isinstance(source, Lines) else {}
+    rows = {"lines read": f"{source.lines:,}"} if not isinstance(source, Arguments) else {}
     rows["identifiers"] = f"{number:,}"
     if made.identifiers < number:
         rows["needed"] = f"{made.identifiers:,}, see --limit"

@@ -21,9 +21,9 @@ from braze_export import (
 )
 from braze_export.cli.failures import in_our_words
 from braze_export.cli.progress import duration
-from braze_export.cli.reading import as_text
 from braze_export.cli.screen import Screen, count
 from braze_export.cli.writing import Output
+from braze_export.jobs.kinds import as_text
 
 T = TypeVar("T")
 

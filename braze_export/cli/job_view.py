@@ -245,7 +245,9 @@ def _beside_bar(progress: JobProgress, target: str) -> str:
 
 
 def _pace(progress: JobProgress) -> list[_Part]:
-    parts = [_Part(ids(progress), 0), _Part(f"{progress.rate:,.0f}/s", 1)]
+    parts = [_Part(ids(progress), 0)]
+    if progress.phase == "exporting":
+        parts.append(_Part(f"{progress.rate:,.0f}/s", 1))
     if progress.already:
         parts.append(_Part(going_on(progress), 2))
     return parts
@@ -254,7 +256,7 @@ def _pace(progress: JobProgress) -> list[_Part]:
 def _standing(progress: JobProgress, width: int) -> list[_Part]:
     parts = []
     pool, window = progress.pool, next_window(progress)
-    if pool is not None and pool.remaining is not None:
+    if pool is not None and pool.remaining is not None and progress.phase == "exporting":
         # An empty gauge says less than the time until it fills.
         plain_words = window is not None and width < _NARROW
         gauge = "" if plain_words else f"{_gauge(pool.remaining, pool.limit)} "

@@ -8,63 +8,57 @@ import codecs
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import rich_click as click
 from attrs import define, field
 
-from braze_export import (
-    BrazeId,
-    DeviceId,
-    EmailAddress,
-    Identifier,
-    PhoneNumber,
-    UserAlias,
-)
+from braze_export import Identifier, InputError
 from braze_export.cli.failures import UnreadableInputError
+from braze_export.cli.writing import is_special
+from braze_export.jobs.inputs import Reader, open_input
+from braze_export.jobs.kinds import Kind, parse_kind
+from braze_export.jobs.spooling import STANDARD, is_fleeting
+from braze_export.jobs.values import Input, Unusable
 from braze_export.tasks import detached
 
 _BLOCK: Final = 64 * 1024
 _LONGEST_LINE: Final = 64 * 1024  # bytes: such a file holds something else than identifiers
 
-Kind: TypeAlias = Callable[[str], Identifier]
-
-_KINDS: Final[dict[str, Kind]] = {
-    "external_id": str,
-    "braze_id": BrazeId,
-    "device_id": DeviceId,
-    "email": EmailAddress,
-    "phone": PhoneNumber,
-}
+#: A single argument with such an ending is a file, as is one that exists.
+_ENDINGS: Final = (".csv", ".tsv", ".ndjson", ".jsonl", ".parquet", ".txt", ".gz", ".zst")
 
 
 def kind_of(_context: click.Context, parameter: click.Parameter, word: str) -> Kind:
-    """Return the function that makes an identifier of a line, for ``--as``.
+    """Return the kind of identifiers, for ``--as``.
 
     Raises:
         BadParameter: there is no such kind.
     """
-    if word in _KINDS:
-        return _KINDS[word]
-    alias, _, label = word.partition(":")
-    if alias != "alias" or not label.strip():
-        known = ", ".join(_KINDS)
-        raise click.BadParameter(f"{word!r} is none of {known}, alias:LABEL.", param=parameter)
-    return lambda name: UserAlias(name, label)
+    try:
+        return parse_kind(word)
+    except InputError as error:
+        raise click.BadParameter(f"{error}.", param=parameter) from None
 
 
-def goes_alone(kind: Kind) -> bool:
-    """Say whether Braze takes one identifier of a kind in a request, and not 50."""
-    return kind in {BrazeId, DeviceId, EmailAddress, PhoneNumber}
+def what_is_read(words: tuple[str, ...], path: str | None) -> tuple[tuple[str, ...], str | None]:
+    """Return identifiers, and the file that others are read from: one of both is empty.
 
-
-def as_text(identifier: Identifier) -> str:
-    """Return an identifier as it was read."""
-    if isinstance(identifier, str):
-        return identifier
-    return identifier.alias_name if isinstance(identifier, UserAlias) else identifier.value
+    Raises:
+        UsageError: both are given, or the file is not there.
+    """
+    if words and path:
+        raise click.UsageError("Give identifiers as arguments or with --input, not both.")
+    if len(words) != 1 or not (words[0].endswith(_ENDINGS) or Path(words[0]).is_file()):
+        return words, path
+    if not Path(words[0]).is_file() and not is_special(Path(words[0])):
+        raise click.UsageError(
+            f"There is no file {words[0]}. If it is an identifier, give it on standard input."
+        )
+    return (), words[0]
 
 
 @define
@@ -157,30 +151,73 @@ class Lines:
             ) from None
 
 
-Source: TypeAlias = Arguments | Lines
+@define
+class Rows:
+    """The identifiers of a file of any kind, without what cannot be one.
+
+    Attributes:
+        name: of the file, for messages.
+        reader: reads it.
+        size: in bytes.
+        lines: with an identifier, read so far.
+    """
+
+    name: str
+    reader: Reader
+    size: int
+    lines: int = field(default=0, init=False)
+    _ended: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether ``total()`` counts, and does not guess."""
+        return self._ended
+
+    def total(self) -> int | None:
+        """Return how many there are, or will be by what was read so far, if known."""
+        if self._ended or not self.reader.read_bytes:
+            return self.lines or None
+        return max(self.lines, round(self.lines * self.size / self.reader.read_bytes))
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        blocks = self.reader.blocks()
+        while block := await detached(lambda: next(blocks, None)):
+            for item in block:
+                if isinstance(item, Unusable):
+                    raise UnreadableInputError(
+                        f"{self.name}, {item.reason}. With --output FILE it would go to --failed."
+                    )
+                self.lines += 1
+                yield item
+        self._ended = True
+
+
+Source: TypeAlias = Arguments | Lines | Rows
 
 
 async def identifiers(source: Source, kind: Kind) -> AsyncIterator[Identifier]:
     """Yield what is read as identifiers."""
     async for text in source:
-        yield kind(text)
+        yield kind.make(text)
 
 
 @contextmanager
-def opened(words: Sequence[str], path: str | None) -> Iterator[Source]:
+def opened(words: Sequence[str], given: Input | None, kind: Kind) -> Iterator[Source]:
     """Open where the identifiers come from: arguments, a file, or standard input.
 
     Raises:
-        UsageError: from nowhere, or from two places.
+        UsageError: from nowhere.
+        InputError: a file that identifiers cannot be read from.
     """
-    if words and path:
-        raise click.UsageError("Give identifiers as arguments or with --input, not both.")
     if words:
         yield Arguments(words)
-    elif path and path != "-":
-        with open(path, "rb", buffering=0) as file:
-            yield _lines(path, file.fileno())
-    elif sys.stdin is None or (path is None and sys.stdin.isatty()):
+    elif given is not None and not is_fleeting(given.path):
+        with closing(open_input(given, kind.name)) as reader:
+            yield Rows(str(given.path), reader, given.path.stat().st_size)
+    elif given is not None and given.path != STANDARD:
+        with given.path.open("rb", buffering=0) as file:
+            yield Lines(str(given.path), file.fileno(), None)
+    elif sys.stdin is None or (given is None and sys.stdin.isatty()):
         raise click.UsageError(
             "No identifiers: give them as arguments, with --input FILE, or on standard input."
         )

@@ -4,7 +4,8 @@ Braze answers 50 identifiers with profiles and names of unknown ones. Whom it pa
 silence is asked for once more; who is passed over again has no profile.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+import re
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,8 @@ from braze_export.models.results import FailedBatch, InvalidUserId
 from braze_export.narrowing import Outcome
 
 _ENOUGH: Final = 3
+_NAMED: Final = re.compile(rb'"external_id": ?"([^"\\]+)"')
+_NOBODY: Final[set[Any]] = set()
 
 
 class _WithId(msgspec.Struct, gc=False):
@@ -47,28 +50,38 @@ def passed_over(batch: Batch, outcome: Outcome) -> tuple[Identifier, ...]:
     for failure in outcome.failed:
         spoken_of.update(failure.identifiers)
     asked = set(batch.identifiers)
-    nameless = 0
-    for user in outcome.users:
-        names = owners(user, asked)
-        nameless += not names
-        spoken_of.update(names)
-    silent = tuple(i for i in batch.identifiers if i not in spoken_of)
-    return silent if len(silent) > nameless else ()
-
-
-def owners(user: msgspec.Raw, asked: set[Any]) -> Iterable[Identifier]:
-    """Return the identifiers among those asked for that a profile belongs to."""
-    try:
-        if any(isinstance(identifier, UserAlias) for identifier in asked):
-            return _aliases(user) & asked
-        name = _by_id.decode(user).external_id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    if asked <= spoken_of | _at_first_sight(outcome.users):
         return ()
-    return (name,) if name and name in asked else ()
+    found = [names & asked for names in map(_names_in(batch), outcome.users)]
+    silent = asked.difference(spoken_of, *found)
+    if len(silent) <= found.count(_NOBODY):
+        return ()
+    return tuple(i for i in batch.identifiers if i in silent)
+
+
+def _at_first_sight(users: list[msgspec.Raw]) -> set[Any]:
+    """Return the external ids that profiles name first; some may be missed. Quick."""
+    named = b"\n".join(found[1] for found in map(_NAMED.search, users) if found)
+    return set(named.decode().split("\n")) if named.isascii() else set()
+
+
+def _names_in(batch: Batch) -> Callable[[msgspec.Raw], set[Any]]:
+    """Return what tells the identifiers of a profile, of the kind that a batch holds."""
+    return _aliases if isinstance(batch.identifiers[0], UserAlias) else _external_ids
+
+
+def _external_ids(user: msgspec.Raw) -> set[Any]:
+    try:
+        return {_by_id.decode(user).external_id}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _NOBODY
 
 
 def _aliases(user: msgspec.Raw) -> set[Any]:
-    sent = _by_alias.decode(user).user_aliases
+    try:
+        sent = _by_alias.decode(user).user_aliases
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _NOBODY
     listed = sent if isinstance(sent, list) else [sent] if sent else []
     pairs = ((a.alias_name, a.alias_label) for a in listed)
     return {UserAlias(name, label) for name, label in pairs if name and label}
@@ -102,9 +115,9 @@ class Settler:
         self, batch: Batch, first: Outcome, silent: tuple[Identifier, ...]
     ) -> Outcome:
         second = await self.ask(Batch(silent))
-        asked = set(batch.identifiers)
+        asked, names_in = set(batch.identifiers), _names_in(batch)
         # Of those who did not tell whose they were, the second answer holds those that matter.
-        named = [user for user in first.users if owners(user, asked)]
+        named = [user for user in first.users if names_in(user) & asked]
         return Outcome(
             users=named + second.users,
             invalid=first.invalid + second.invalid,

@@ -7,14 +7,26 @@ the whole block; then the lines at fault are found, and go the slow way (``misfi
 """
 
 import re
-from array import array
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from attrs import Factory, define
 
+from braze_export.jobs.arrays import (
+    RefusedError,
+    booleans,
+    check_floats,
+    check_text,
+    check_values,
+    maps,
+    moments,
+    null_if_empty,
+    objects_or_null,
+    texts,
+    texts_or_null,
+    with_parts,
+)
 from braze_export.jobs.columns import CUSTOM, EXTRA, arrow, schema
 from braze_export.jobs.misfits import exactly, members_of, object_of, rows_of
 from braze_export.jobs.values import CustomAttributes
@@ -23,18 +35,10 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
 _PIECE: Final = 1024 * 1024  # bytes that one thread of Arrow's reader takes at once
-_EXACT_FLOATS: Final = 2**53  # up to here every integer is a float
-_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999  # of what a datetime can be, µs
-_DAY_ZERO, _DAY_LAST = -719_162, 2_932_896  # of what a date can be, in days
-_UTC: Final = r"^(.{16,})( UTC|Z|\+00:00)$"
 
 # Only a key can be followed by a colon, and no other column has a key of this name. Where it is
 # the end of a longer key, or stands in what is read from the line itself, nothing changes.
 _SESSIONS: Final = re.compile(rb'"sessions":\s*"(0|[1-9]\d{0,17})"')
-
-
-class _RefusedError(Exception):
-    """A line has something that the fast way cannot read, or would read otherwise."""
 
 
 class _Campaign(msgspec.Struct, gc=False):
@@ -105,7 +109,7 @@ class Tables:
             return self.schema.empty_table()
         try:
             return self._fast(rows, lines)
-        except _RefusedError:
+        except RefusedError:
             return self._sorted_out(rows)
 
     def _sorted_out(self, rows: list[bytes]) -> "pa.Table":
@@ -124,7 +128,7 @@ class Tables:
     def _halved(self, rows: list[bytes]) -> "pa.Table":
         try:
             return self._fast(rows, b"\n".join(rows))
-        except _RefusedError:
+        except RefusedError:
             if len(rows) == 1:
                 return rows_of(rows, self.schema)
         half = len(rows) // 2
@@ -132,13 +136,14 @@ class Tables:
 
     def _fast(self, rows: list[bytes], lines: bytes) -> "pa.Table":
         pa = arrow()
-        _check_text(lines)
+        check_text(lines)
         try:
-            read = self._read(rows, lines)
+            # First, as Arrow's reader may crash on a line that is no object.
             beside = self._beside(rows)
+            read = self._read(rows, lines)
             columns = [self._column(field, read, beside) for field in self.schema]
-        except (pa.ArrowInvalid, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise _RefusedError from error
+        except (ValueError, msgspec.DecodeError, RecursionError) as error:  # ArrowInvalid too
+            raise RefusedError from error
         return pa.Table.from_arrays(columns, schema=self.schema)
 
     def _read(self, rows: list[bytes], lines: bytes) -> "pa.Table":
@@ -159,7 +164,7 @@ class Tables:
             self._sessions_as_text = True
             read = _read_json(mended, self._reading, size)
         if read.num_rows != len(rows):
-            raise _RefusedError
+            raise RefusedError
         return read.combine_chunks()
 
     def _beside(self, rows: Iterable[bytes]) -> _Beside:
@@ -183,7 +188,7 @@ class Tables:
         members = members_of(row)
         unknown = {key: raw for key, raw in members.items() if key not in self._names}
         if not unknown:
-            raise _RefusedError
+            raise RefusedError
         known = {
             name: decoder.decode(members[name])
             for name, decoder in self._decoders.items()
@@ -194,24 +199,23 @@ class Tables:
     def _column(self, field: "pa.Field", read: "pa.Table", beside: _Beside) -> Any:
         pa = arrow()
         if field.name == EXTRA:
-            return pa.array(beside.extra, pa.string())
+            return texts_or_null(beside.extra)
         if field.name == CUSTOM:
-            return (
-                _custom_map(beside.custom) if self._absent is None else _custom_json(beside.custom)
-            )
+            by_key = self._absent is None
+            return maps(beside.custom, texts) if by_key else objects_or_null(beside.custom)
         column = read.column(field.name).combine_chunks()
         if pa.types.is_timestamp(field.type):
-            column = _moments(column, field.type)
+            column = moments(column, field.type)
         elif pa.types.is_date(field.type):
             column = column.cast(field.type)
-        _check_values(column)
+        check_values(column)
         if field.name == "total_revenue":
-            _check_floats(column)
+            check_floats(column)
         if field.name == "campaigns_received":
-            return _with_parts(column, field.type, _campaign_maps(beside.campaigns))
+            return with_parts(column, field.type, _campaign_maps(beside.campaigns))
         if field.name == "canvases_received":
             steps = column.values.field("steps_received")
-            return _with_parts(column, field.type, {"steps_received": _null_if_empty(steps)})
+            return with_parts(column, field.type, {"steps_received": null_if_empty(steps)})
         return column
 
 
@@ -227,124 +231,18 @@ def _readable(field: "pa.Field") -> "pa.Field":
 
 
 def _read_json(lines: bytes, columns: "pa.Schema", size: int) -> "pa.Table":
-    from pyarrow import json  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+    from pyarrow import json  # noqa: PLC0415 - an extra
 
     return json.read_json(
         arrow().BufferReader(lines),
         json.ReadOptions(block_size=size),
         json.ParseOptions(columns, unexpected_field_behavior="ignore"),
+        # The default one keeps for each thread what it once had.
+        memory_pool=arrow().system_memory_pool(),
     )
 
 
-def _check_text(lines: bytes) -> None:
-    """Refuse what is no UTF-8: Arrow's reader does not look. Nothing is copied for it."""
-    pa = arrow()
-    ends = pa.py_buffer(array("i", (0, len(lines))))
-    text = pa.Array.from_buffers(pa.binary(), 1, [None, ends, pa.py_buffer(lines)])
-    try:
-        text.cast(pa.string())
-    except pa.ArrowInvalid as error:
-        raise _RefusedError from error
-
-
-def _check_values(column: Any) -> None:
-    """Refuse null within lists, and moments that no ``datetime`` can be."""
-    pa = arrow()
-    if pa.types.is_list(column.type):
-        items = column.values
-        if items.null_count:
-            raise _RefusedError
-        _check_values(items)
-    elif pa.types.is_struct(column.type):
-        for part in column.flatten():
-            _check_values(part)
-    elif pa.types.is_timestamp(column.type):
-        _check_range(column.view(pa.int64()), _FIRST, _LAST)
-    elif pa.types.is_date(column.type):
-        _check_range(column.view(pa.int32()), _DAY_ZERO, _DAY_LAST)
-
-
-def _check_floats(column: Any) -> None:
-    """Refuse numbers of which an integer may have lost digits."""
-    _check_range(column, -_EXACT_FLOATS, _EXACT_FLOATS)
-
-
-def _check_range(column: Any, first: int, last: int) -> None:
-    from pyarrow import compute  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
-
-    ends = compute.min_max(column).as_py()
-    if ends["min"] is not None and not first <= ends["min"] <= ends["max"] <= last:
-        raise _RefusedError
-
-
-def _moments(texts: Any, kind: "pa.DataType") -> Any:
-    """Return moments in UTC; Arrow knows no ``… UTC``, and of others only all or none with Z."""
-    from pyarrow import compute  # noqa: PLC0415 - an extra
-
-    bare = compute.replace_substring_regex(texts, pattern=_UTC, replacement=r"\1")
-    return bare.cast(arrow().timestamp("us")).cast(kind)
-
-
-def _with_parts(column: Any, kind: "pa.DataType", parts: dict[str, Any]) -> Any:
-    """Return a list of objects with these parts put in, or in place of what was there."""
-    pa = arrow()
-    items = column.values
-    filled = [parts[p.name] if p.name in parts else items.field(p.name) for p in kind.value_type]
-    values = pa.StructArray.from_arrays(filled, fields=list(kind.value_type))
-    return _list(column, values, kind, column.is_null())
-
-
-def _null_if_empty(column: Any) -> Any:
-    from pyarrow import compute  # noqa: PLC0415 - an extra
-
-    empty = compute.fill_null(compute.equal(compute.list_value_length(column), 0), True)
-    return _list(column, column.values, column.type, empty)
-
-
-def _list(column: Any, values: Any, kind: "pa.DataType", nulls: Any) -> Any:
-    return arrow().ListArray.from_arrays(column.offsets, values, type=kind, mask=nulls)
-
-
 def _campaign_maps(campaigns: Sequence[_Campaign]) -> dict[str, Any]:
-    pa = arrow()
-    kind = pa.map_(pa.string(), pa.bool_())
-    sent = {
-        "engaged": [campaign.engaged for campaign in campaigns],
-        "multiple_converted": [campaign.multiple_converted for campaign in campaigns],
-    }
-    return {
-        name: _map([o or None for o in objects], kind, pa.array) for name, objects in sent.items()
-    }
-
-
-def _custom_map(objects: Sequence[dict[str, msgspec.Raw] | None]) -> Any:
-    pa = arrow()
-    return _map(objects, pa.map_(pa.string(), pa.string()), lambda raws, _: _texts(raws))
-
-
-def _map(objects: Sequence[dict[str, Any] | None], kind: "pa.DataType", make: Any) -> Any:
-    pa = arrow()
-    sizes = accumulate((len(o) if o else 0 for o in objects), initial=0)
-    keys = [key for o in objects if o for key in o]
-    items = make([item for o in objects if o for item in o.values()], kind.item_type)
-    nulls = pa.array([o is None for o in objects], pa.bool_())
-    offsets = pa.array(sizes, pa.int32())
-    return pa.MapArray.from_arrays(offsets, pa.array(keys, pa.string()), items, kind, mask=nulls)
-
-
-def _custom_json(raws: Sequence[msgspec.Raw]) -> Any:
-    from pyarrow import compute  # noqa: PLC0415 - an extra
-
-    texts = _texts(raws)
-    objects = compute.starts_with(texts, "{")
-    none = compute.is_in(texts, arrow().array(["", "null"]))
-    if not compute.all(compute.or_(objects, none)).as_py():
-        raise _RefusedError
-    return compute.if_else(objects, texts, None)
-
-
-def _texts(raws: Sequence[msgspec.Raw]) -> Any:
-    """Return a column of text without an object for each."""
-    pa = arrow()
-    ends = pa.py_buffer(array("i", accumulate(map(len, map(memoryview, raws)), initial=0)))
-    return pa.Array.from_buffers(pa.string(), len(raws), [None, ends, pa.py_buffer(b"".join(raws))])
+    engaged = [campaign.engaged or None for campaign in campaigns]
+    converted = [campaign.multiple_converted or None for campaign in campaigns]
+    return {"engaged": maps(engaged, booleans), "multiple_converted": maps(converted, booleans)}

@@ -190,14 +190,14 @@ class _Chart:
 
     def _strip(self, name: str) -> float:
         """Begin a strip below what is there."""
-        top = self._bottom + 10
+        top = self._bottom + 8
         self._text(name, self._left - 6, top + 10, "end")
-        self._bottom = top + _RIBBON - 4
+        self._bottom = top + _RIBBON - 1
         return top
 
     def drawn(self, name: str, title: str, description: str) -> str:
         """Return the whole chart, its time axis below."""
-        bottom, end = self._bottom + 4, self.run[-1].end
+        bottom, end = self._bottom, self.run[-1].end
         unit, ticks = time_ticks(end, self.form.ticks)
         for at, text in ticks:
             self._parts.append(f'<path class="axis" d="M{self._x(at):.1f} {bottom:.1f}v5"/>')

@@ -6,6 +6,7 @@ What is read, its first bytes tell; what is written, the name does.
 import gzip
 import io
 import sys
+import zlib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -209,6 +210,8 @@ def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
         while data:
             if stream is None:
                 data = data.lstrip(b"\0")  # tapes and the like pad what is on them
+                if not _GZIP_MAGIC.startswith(data[: len(_GZIP_MAGIC)]):
+                    raise zlib.error("something else follows")
                 stream = Inflater(GZIP) if data else None
                 continue
             yield from stream.pieces(data)

@@ -84,8 +84,9 @@ class Exporting:
         finally:
             reader.close()
             repeats.close()
-        self.watch.total = found.count + count.unusable
-        self.watch.repeated = found.repeats
+        if not self.stop.is_set():
+            self.watch.total = found.count + count.unusable
+            self.watch.repeated = found.repeats
         return found
 
     async def _run(self, reader: Reader, repeated: Repeated, recorder: Recorder) -> None:

@@ -100,12 +100,11 @@ class CsvReader(TextReader):
 
 
 def _reader(lines: Iterator[str], delimiter: str) -> Any:
-    try:
-        return csv.reader(lines, delimiter=delimiter, strict=True)
-    except (TypeError, ValueError) as error:
+    if len(delimiter) != 1 or delimiter in '\r\n"':
         raise InputError(
             f"delimiter is {delimiter!r}: allowed is one character, such as a semicolon"
-        ) from error
+        )
+    return csv.reader(lines, delimiter=delimiter, strict=True)
 
 
 def _delimiter(path: Path) -> str:

@@ -5,7 +5,9 @@ a file has millions of lines.
 """
 
 import codecs
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
@@ -32,7 +34,7 @@ _OTHER_FILES: Final = {
 }
 
 
-class TextReader:
+class TextReader(ABC):
     """What readers of text have in common. To be subclassed.
 
     Args:
@@ -71,8 +73,9 @@ class TextReader:
         """Close the file."""
         self._pieces.close()
 
+    @abstractmethod
     def _items(self) -> Iterator[Items]:
-        raise NotImplementedError
+        """Yield the same in lists of any size."""
 
 
 class Texts:
@@ -104,16 +107,20 @@ class Texts:
             whole = rest + text
             end = whole.rfind("\n") + 1
             part, rest = whole[:end], whole[end:]
-            if max(len(rest), part.find("\n")) > self._longest:  # others are within one piece
-                raise InputError(
-                    f"{self._pieces.path}, line {self._line + bool(part)}: it has more than "
-                    f"{self._longest:,} characters"
-                )
+            self._check(part.find("\n"))  # others are within one piece
             if part:
                 yield self._line, part
                 self._line += part.count("\n")
+            self._check(len(rest))
         if rest:
             yield self._line, rest
+
+    def _check(self, length: int) -> None:
+        if length > self._longest:
+            raise InputError(
+                f"{self._pieces.path}, line {self._line}: it has more than {self._longest:,} "
+                "characters"
+            )
 
     def _decoded(self) -> Iterator[str]:
         begun = False
@@ -191,7 +198,8 @@ def _valid(text: str) -> bool:
 
 def _decoder(encoding: str) -> Any:
     try:
-        b"".decode(encoding)  # refuses what Python calls so but is none of text, such as hex
+        with suppress(UnicodeError):
+            bytes(4).decode(encoding)  # refuses encodings that are none of text, such as hex
         return codecs.getincrementaldecoder(encoding)()
     except (LookupError, ValueError) as error:
         raise InputError(

@@ -11,6 +11,7 @@ from braze_export.errors import BrazeError, JobError
 from braze_export.jobs.beginning import find
 from braze_export.jobs.exporting import Exporting
 from braze_export.jobs.finishing import Finisher
+from braze_export.jobs.halting import Halted
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.order import Order, order
 from braze_export.jobs.spooling import drop
@@ -180,12 +181,20 @@ class Job:
         order, watch = self.order, self.watch
         watch.phase = "writing"
         finisher = Finisher(
-            journal=journal, places=order.places, shape=order.shape, written=watch.wrote
+            journal=journal, places=order.places, shape=order.shape, written=self._wrote
         )
-        record = await asyncio.to_thread(finisher.finish, record)
+        try:
+            record = await asyncio.to_thread(finisher.finish, record)
+        except Halted:
+            return record  # this much can be done anew
         watch.saw(record)
         watch.phase = "done"
         return record
+
+    def _wrote(self, size: int) -> None:
+        self.watch.wrote(size)
+        if self.stop.is_set():
+            raise Halted
 
     def _report(self, record: Record) -> JobReport:
         watch, places = self.watch, self.order.places

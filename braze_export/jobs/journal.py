@@ -131,7 +131,7 @@ class Journal:
         Raises:
             JobStorageError: it cannot be written.
         """
-        with self._transaction():
+        with _told(self.path):  # a statement alone is a transaction of its own
             self._put(_NOW, record)
 
     def record_safely(self, record: Record) -> None:

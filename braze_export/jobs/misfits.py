@@ -23,7 +23,7 @@ UNREADABLE: Final = "unreadable"
 
 _DATE: Final = r"\d{4}-\d\d-\d\d"
 _MOMENT: Final = rf"{_DATE}[T ]\d\d:\d\d:\d\d(\.\d{{1,6}})?(Z|\+00:00)?"
-_EXACT_FLOATS: Final = 2**53  # up to here every integer is a float
+_EXACT_FLOATS: Final = 2**53 - 1  # up to here no two integers are the same float
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -161,9 +161,10 @@ def exactly(schema: "pa.Schema") -> Callable[[bytes], bool]:
 
     It may err: the fast way can still refuse a line for what this does not look at.
     """
-    columns = [(field.name, _exact(field.type, top=True), None) for field in schema]
-    exact = dict.fromkeys((CUSTOM,), dict[str, msgspec.Raw] | None)
-    known = [(name, exact.get(name, kind), None) for name, kind, _ in columns if name != EXTRA]
+    kinds = {field.name: _exact(field.type, top=True) for field in schema if field.name != EXTRA}
+    if CUSTOM in kinds:
+        kinds[CUSTOM] = dict[str, msgspec.Raw] | None
+    known = [(name, kind, None) for name, kind in kinds.items()]
     decoder = msgspec.json.Decoder(msgspec.defstruct("Exact", known, gc=False))
 
     def fits(line: bytes) -> bool:
@@ -190,15 +191,18 @@ def _exact_item(kind: "pa.DataType", *, top: bool = False) -> Any:
     if types.is_struct(kind):
         parts: Sequence[Any] = [(field.name, _exact(field.type), None) for field in kind]
         return msgspec.defstruct("Part", parts, gc=False)
-    if types.is_map(kind):
-        return dict[str, bool | None]
     if types.is_timestamp(kind):
         end = "( UTC)?$" if top else "$"
         return Annotated[str, msgspec.Meta(pattern=f"^{_MOMENT}{end}")]
-    if types.is_date(kind):
-        return Annotated[str, msgspec.Meta(pattern=f"^{_DATE}$")]
-    if types.is_int64(kind):
-        return Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-    if types.is_float64(kind):
-        return Annotated[int, msgspec.Meta(ge=-_EXACT_FLOATS, le=_EXACT_FLOATS)] | float
-    return bool if types.is_boolean(kind) else str
+    if types.is_map(kind):
+        return dict[str, bool | None]
+    return _EXACT_SCALARS[str(kind)]
+
+
+_EXACT_SCALARS: Final[dict[str, Any]] = {
+    "string": str,
+    "bool": bool,
+    "int64": Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
+    "double": Annotated[int, msgspec.Meta(ge=-_EXACT_FLOATS, le=_EXACT_FLOATS)] | float,
+    "date32[day]": Annotated[str, msgspec.Meta(pattern=f"^{_DATE}$")],
+}

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
 _GROUP_ROWS: Final = 50_000
-_GROUP_BYTES: Final = 64 * 1024 * 1024  # of JSON; a group lies in memory until it is written
-_PIECE: Final = 4 * 1024 * 1024  # bytes of JSON that become a table at once
+_GROUP_BYTES: Final = 32 * 1024 * 1024  # of JSON; a group lies in memory until it is written
+_PIECE: Final = 2 * 1024 * 1024  # bytes of JSON that become a table at once
 _NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -93,7 +93,7 @@ def _write(
     schema: "pa.Schema",
     metadata: Mapping[str, str],
 ) -> int:
-    from pyarrow import parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+    from pyarrow import parquet  # noqa: PLC0415 - an extra
 
     rows = 0
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import msgspec
@@ -23,6 +24,7 @@ from braze_export.narrowing import Outcome
 
 PROFILES, UNKNOWN, FAILED = "profiles", "unknown", "failed"
 
+_LINGER: Final = 0.0  # seconds: to record several at once costs little more than one
 _SYNCED_EVERY: Final = 10.0  # seconds: what a machine that dies may cost
 
 
@@ -62,7 +64,7 @@ def profile_lines(users: list[msgspec.Raw]) -> bytes:
     """Return profiles as NDJSON, as they were sent but for line breaks between tokens."""
     if not users:
         return b""
-    lines = b"\n".join(users) + b"\n"
+    lines = b"\n".join([*users, b""])
     if lines.count(b"\n") == len(users) and b"\r" not in lines:
         return lines
     return b"".join(one_line(bytes(user)) + b"\n" for user in users)
@@ -114,6 +116,10 @@ def after(record: Record, group: Iterable[Settled], size: int) -> Record:
     )
 
 
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "braze_export recorder")
+
+
 @define
 class Recorder:
     """Writes what becomes of slices.
@@ -136,6 +142,7 @@ class Recorder:
     ordered: bool = False
     reasons: Counter[str] = Factory(Counter)
     _waiting: deque[tuple[Settled, asyncio.Future[None]]] = field(factory=deque, init=False)
+    _thread: ThreadPoolExecutor = field(factory=_thread, init=False)
     _writing: asyncio.Task[None] | None = field(default=None, init=False)
     _synced: float = field(factory=time.monotonic, init=False)
 
@@ -155,17 +162,22 @@ class Recorder:
         """Wait until what was to be recorded is."""
         if self._writing is not None:
             await asyncio.shield(self._writing)
+        self._thread.shutdown(wait=False)
 
     async def _write_all(self) -> None:
         try:
+            await asyncio.sleep(_LINGER)
             while due := self._due():
                 await self._write_group(due)
+                await asyncio.sleep(_LINGER)
         finally:
             self._writing = None
 
     async def _write_group(self, due: list[tuple[Settled, asyncio.Future[None]]]) -> None:
         try:
-            await asyncio.to_thread(self.write_now, [settled for settled, _ in due])
+            settled = [settled for settled, _ in due]
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, self.write_now, settled)
         except Exception as error:  # noqa: BLE001 - each who waits is to know
             for _, recorded in due:
                 if not recorded.done():
@@ -197,7 +209,7 @@ class Recorder:
             JobStorageError: it cannot be written.
         """
         marks = {name: file.mark for name, file in self.files.items()}
-        profiles = b"".join(profile_lines(settled.outcome.users) for settled in group)
+        profiles = profile_lines([user for settled in group for user in settled.outcome.users])
         texts = {
             PROFILES: self.codec.compress(profiles) if profiles else b"",
             UNKNOWN: b"".join(unknown_lines(settled.outcome) for settled in group),

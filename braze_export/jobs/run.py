@@ -37,13 +37,8 @@ class Run:
     gate: Halting
     concurrency: int
     _again: deque[Slice] = field(init=False, default=Factory(deque))
-    _sending: asyncio.Semaphore = field(init=False)
     _halted: asyncio.Event = field(init=False, default=Factory(asyncio.Event))
     _failure: BaseException | None = field(init=False, default=None)
-
-    @_sending.default
-    def _places_for_requests(self) -> asyncio.Semaphore:
-        return asyncio.Semaphore(self.concurrency)
 
     @property
     def halted(self) -> bool:
@@ -61,8 +56,7 @@ class Run:
         Raises:
             BrazeError: the job must end; what had come is recorded.
         """
-        # Twice: those that wait until they are recorded must not keep others from being sent.
-        workers = [asyncio.create_task(self._work()) for _ in range(2 * self.concurrency)]
+        workers = [asyncio.create_task(self._work()) for _ in range(self.concurrency)]
         halted = asyncio.create_task(self._halted.wait())
         try:
             await self._until_done(workers, halted)
@@ -116,9 +110,8 @@ class Run:
     async def _settled(self, piece: Slice) -> Settled:
         if piece.batch is None:
             return Settled(piece, Outcome())
-        async with self._sending:
-            await self._pause()
-            return Settled(piece, await self._asked(piece.batch))
+        await self._pause()
+        return Settled(piece, await self._asked(piece.batch))
 
     async def _asked(self, batch: Batch) -> Outcome:
         if self.halted:

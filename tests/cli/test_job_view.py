@@ -118,6 +118,14 @@ def test_a_narrow_terminal_is_told_what_matters_most() -> None:
     assert "going on" not in much[1]
 
 
+def test_what_is_over_has_neither_rate_nor_limit() -> None:
+    assert [line.rstrip() for line in drawn(STATES["done"], 80)][1:] == [
+        "1,000,000/1,000,000 ids",
+        "2,400 requests",
+        "0 profiles · 0 unknown · 0 failed",
+    ]
+
+
 def test_the_bar_stands_still_while_the_time_left_changes() -> None:
     edges = {
         drawn(progress(seconds_left=left), 100)[0].index(" ")
@@ -191,8 +199,8 @@ def plain(*states: JobProgress, capsys: Printed, **options: Any) -> list[str]:
         (
             progress(pool=SPENT, seconds_left=2.0, retries=1),
             (
-                "[ 12.0 s] 120,000/1,000,000 ids, 10,000/s, 2,400 requests (1 again), limit 0/2,500, "
-                "next window in 12 s, 12 s left"
+                "[ 12.0 s] 120,000/1,000,000 ids, 10,000/s, 2,400 requests (1 again), "
+                "limit 0/2,500, next window in 12 s, 12 s left"
             ),
         ),
         (STATES["counting"], "[ 12.0 s] counting the identifiers"),

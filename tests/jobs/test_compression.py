@@ -125,7 +125,9 @@ def test_frames_for_others_are_passed_over(tmp_path: Path) -> None:
     assert unpacked(written(tmp_path, SKIPPED + frame + SKIPPED + frame)) == b"texttext"
 
 
-@pytest.mark.parametrize("data", [b"", b"\x1f", b"\x1f\x8b", b"\x28\xb5\x2f", b"(text)", SKIPPED[1:]])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x1f", b"\x1f\x8b", b"\x28\xb5\x2f", b"(text)", SKIPPED[1:]]
+)
 def test_what_only_resembles_is_taken_as_it_is(data: bytes, tmp_path: Path) -> None:
     assert unpacked(written(tmp_path, data)) == data
 

@@ -3,6 +3,8 @@ import os
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -91,13 +93,17 @@ def test_the_file_is_where_it_should_be_and_has_no_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repeats, "_HELD", 2)
-    opened: list[object] = []
-    real = repeats.TemporaryFile
-    monkeypatch.setattr(repeats, "TemporaryFile", lambda dir: opened.append(dir) or real(dir=dir))
+    opened: list[dict[str, Any]] = []
+
+    def spy(**options: Any) -> Any:
+        opened.append(options)
+        return TemporaryFile(**options)
+
+    monkeypatch.setattr("braze_export.jobs.repeats.TemporaryFile", spy)
     stream = Repeats(tmp_path)
     stream.add(["a", "b", "a"])
     stream.add(["b", "c", "d"])
-    assert opened == [tmp_path]
+    assert opened == [{"dir": tmp_path}]
     assert os.listdir(tmp_path) == []
     assert stream.seal().count == 4
 

@@ -1,0 +1,256 @@
+"""``braze-export ids --output FILE`` as a job, which can be killed and run again."""
+
+import asyncio
+import functools
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, cast
+
+import rich_click as click
+from attrs import define, field, fields_dict
+from click.exceptions import Exit
+
+from braze_export import BrazeClient, Limits
+from braze_export.cli.connection import applied
+from braze_export.cli.failures import SOME_FAILED
+from braze_export.cli.ids_stream import input_of
+from braze_export.cli.job_view import View, job_view
+from braze_export.cli.options import names
+from braze_export.cli.screen import Screen
+from braze_export.cli.signals import INTERRUPTED, TERMINATED
+from braze_export.cli.writing import STANDARD, is_special
+from braze_export.jobs import CustomAttributes, Input, JobProgress, JobReport, Table, export_ids
+from braze_export.jobs.kinds import Kind
+from braze_export.jobs.report_page import report_page
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_TICK: Final = 0.1  # seconds between two looks at the progress
+_MODES: Final = ("replace", "merge", "append")
+
+_OPTIONS: Final = (
+    click.option(
+        "--into",
+        metavar="DESTINATION",
+        panel="Job",
+        help="Load the profiles into a table instead of a file: duckdb:FILE, filesystem:FOLDER, or "
+        "another destination of dlt by its name, with its settings where dlt looks for them.",
+    ),
+    click.option(
+        "--table",
+        metavar="[DATASET.]NAME",
+        default="braze.profiles",
+        show_default=True,
+        panel="Job",
+        help="The table of --into.",
+    ),
+    click.option(
+        "--mode",
+        type=click.Choice(_MODES),
+        default="replace",
+        show_default=True,
+        panel="Job",
+        help="What becomes of rows that are in the table: replaced, all or those of the same "
+        "external_id (merge), or added to.",
+    ),
+    click.option(
+        "--custom-attributes",
+        type=click.Choice(["json", "map"]),
+        default="json",
+        show_default=True,
+        panel="Job",
+        help="Custom attributes in Parquet and tables: a column of JSON text, or a map of names to "
+        "JSON.",
+    ),
+    click.option("--fresh", is_flag=True, panel="Job", help="Start over, whatever is done."),
+    click.option(
+        "--retry-failed",
+        is_flag=True,
+        panel="Job",
+        help="Ask once more for what failed in the finished job, and add what comes.",
+    ),
+    click.option(
+        "--patience",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0),
+        default=900.0,
+        show_default=True,
+        panel="Job",
+        help="How long to go on trying while nothing comes through, before the job ends.",
+    ),
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        panel="Job",
+        help="Progress and report as JSON, one object a line, on standard output.",
+    ),
+    click.option(
+        "--report",
+        metavar="FILE.html",
+        type=click.Path(dir_okay=False, path_type=Path),
+        panel="Job",
+        help="Write a page with the course of the run as charts.",
+    ),
+)
+_ONLY_OF_JOBS: Final = ("fresh", "retry_failed", "as_json", "report")
+
+
+def job_options(command: F) -> F:
+    """Give a command the options of a job."""
+    return applied(_OPTIONS, command)
+
+
+@define(kw_only=True)
+class IdsJob:
+    """One run of the command as a job."""
+
+    input: Input
+    output: Path | Table
+    kind: Kind
+    fields: Any = field(converter=names)
+    custom_attributes: CustomAttributes
+    unknown: str | None
+    failed: str | None
+    concurrency: int
+    ordered: bool
+    patience: float
+    fresh: bool
+    retry_failed: bool
+    quiet: bool
+    as_json: bool
+    report: Path | None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], limits: Limits) -> "IdsJob | None":
+        """Return the job that the options stand for; ``None`` where they ask for a stream.
+
+        Raises:
+            UsageError: options that do not go together.
+        """
+        output = _output(options)
+        if output is None:
+            for name in _ONLY_OF_JOBS:
+                if options[name]:
+                    option = {"as_json": "json"}.get(name, name).replace("_", "-")
+                    raise click.UsageError(
+                        f"--{option} is for jobs: it needs a file of identifiers, and --output "
+                        "FILE or --into."
+                    )
+            return None
+        if limits.ids_fast is not None and not names(options["fields"]):
+            raise click.UsageError("New workspaces must name fields: give --fields.")
+        own = {name: options[name] for name in fields_dict(cls) if name in options}
+        given = input_of(options) or Input(path=Path(STANDARD))
+        return cls(input=given, output=output, **own)
+
+    def run(self, client: BrazeClient, screen: Screen) -> None:
+        """Run the job, show how far it is, and tell what came of it.
+
+        Raises:
+            Exit: with the code for what came of it.
+        """
+        self._check_report()
+        target = "the table" if isinstance(self.output, Table) else "the Parquet file"
+        stopping = _Stopping(screen)
+        with job_view(screen, quiet=self.quiet, as_json=self.as_json, target=target) as view:
+            report = self._ran(client, view, stopping)
+            view.report(report)
+        if self.report is not None:
+            page = report_page(report, made_at=datetime.now(UTC).astimezone())
+            self.report.write_text(page, "utf-8")
+            if not self.quiet:
+                screen.say(f"The course of the run is in {self.report}")
+        if not report.complete:
+            raise Exit(stopping.code)
+        if report.failed:
+            raise Exit(SOME_FAILED)
+
+    def _ran(self, client: BrazeClient, view: View, stopping: "_Stopping") -> JobReport:
+        try:
+            return asyncio.run(self._export(client, view, stopping))
+        except asyncio.CancelledError:
+            error = KeyboardInterrupt()
+            error.add_note("What is recorded is kept: run the same command again to go on.")
+            raise error from None
+
+    async def _export(self, client: BrazeClient, view: View, stopping: "_Stopping") -> JobReport:
+        async def show(progress: JobProgress) -> None:
+            view.show(progress)
+
+        async with client as braze:
+            with stopping.listening():
+                return await export_ids(
+                    braze,
+                    self.input,
+                    self.output,
+                    kind=str(self.kind),
+                    fields=self.fields,
+                    custom_attributes=self.custom_attributes,
+                    unknown=self.unknown,
+                    failed=self.failed,
+                    concurrency=self.concurrency,
+                    ordered=self.ordered,
+                    patience=self.patience,
+                    fresh=self.fresh,
+                    retry_failed=self.retry_failed,
+                    on_progress=show,
+                    progress_every=_TICK,
+                    stop=stopping.stop,
+                )
+
+    def _check_report(self) -> None:
+        if self.report is not None and not self.report.absolute().parent.is_dir():
+            raise click.UsageError(f"{self.report.parent} is no directory: --report goes there.")
+
+
+def _output(options: Mapping[str, Any]) -> Path | Table | None:
+    """Return where a job's profiles go; ``None`` where they are streamed."""
+    if options["into"] is not None:
+        if options["target"] != STANDARD or options["ids"] or options["limit"]:
+            raise click.UsageError(
+                "--into is for a file of identifiers, without --output and without --limit."
+            )
+        dataset, _, name = options["table"].rpartition(".")
+        mode = cast("Literal['replace', 'merge', 'append']", options["mode"])
+        return Table(destination=options["into"], dataset=dataset or "braze", name=name, mode=mode)
+    target = Path(options["target"])
+    to_file = options["target"] != STANDARD and not is_special(target)
+    streamed = options["ids"] or options["limit"] or options["shape"] != "ndjson"
+    return target if to_file and not streamed else None
+
+
+@define
+class _Stopping:
+    """Ctrl-C and SIGTERM: first in good order, then at once."""
+
+    screen: Screen
+    stop: asyncio.Event = field(factory=asyncio.Event)
+    code: int = INTERRUPTED
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals while a job runs."""
+        loop = asyncio.get_running_loop()
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        taken = []
+        for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)):
+            with suppress(NotImplementedError, ValueError, RuntimeError):  # no such thing there
+                loop.add_signal_handler(number, functools.partial(self._on, task, code))
+                taken.append(number)
+        try:
+            yield
+        finally:
+            for number in taken:
+                loop.remove_signal_handler(number)
+
+    def _on(self, task: "asyncio.Task[Any]", code: int) -> None:
+        if self.stop.is_set():
+            task.cancel()
+            return
+        self.code = code
+        self.stop.set()
+        self.screen.say("Finishing what is under way. Once more ends it at once.")
