@@ -52,6 +52,13 @@ async def ask(
     )
 
 
+def narrowing(
+    caller: Caller, fields: tuple[str, ...] | None, stats: Meter, *, keep_going: bool
+) -> Narrower:
+    """Return what asks for batches, as one of many, and narrows down those that are refused."""
+    return Narrower(lambda batch: ask(caller, batch, fields, lane="bulk", meter=stats), keep_going)
+
+
 @frozen
 class Plan(Generic[T]):
     """What an export asks for, and how. Made by ``users.export_ids``.
@@ -78,10 +85,7 @@ class Plan(Generic[T]):
         self, stats: ExportStats, scope: TaskScope, stopped: Callable[[], bool]
     ) -> AsyncGenerator[Outcome, None]:
         """Return the outcomes of all batches, as they come or in order."""
-        narrower = Narrower(
-            lambda batch: ask(self.caller, batch, self.fields, lane="bulk", meter=stats),
-            self.keep_going,
-        )
+        narrower = narrowing(self.caller, self.fields, stats, keep_going=self.keep_going)
         units = batches(
             self.identifiers,
             window=2 * self.concurrency * BATCH_SIZE,

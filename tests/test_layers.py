@@ -29,9 +29,22 @@ FLOORS: list[list[str]] = [
     ["exports"],
     ["resources.users", "resources.segments"],
     ["client"],
+    ["jobs.values", "jobs.repeats", "jobs.scales", "jobs.pace", "jobs.compression", "jobs.kinds",
+     "jobs.accounting", "jobs.halting", "jobs.staging", "jobs.input_columns"],
+    ["jobs.places", "jobs.course", "jobs.input_text", "jobs.columns", "jobs.journal"],
+    ["jobs.input_lines", "jobs.input_csv", "jobs.input_ndjson", "jobs.input_parquet",
+     "jobs.charts", "jobs.misfits", "jobs.watching"],
+    ["jobs.inputs", "jobs.report_page", "jobs.arrow"],
+    ["jobs.slices", "jobs.spooling", "jobs.parquet", "jobs.loading"],
+    ["jobs.recorder", "jobs.definition"],
+    ["jobs.verdicts", "jobs.finishing"],
+    ["jobs.run", "jobs.order"],
+    ["jobs.beginning"],
+    ["jobs.exporting"],
+    ["jobs.job"],
 ]  # fmt: skip
 APART = ("sandbox", "cli", "integrations")
-PACKAGES = {"", "models", "resources", "transports"}
+PACKAGES = {"", "models", "resources", "transports", "jobs"}
 
 
 def room(path: Path) -> str:

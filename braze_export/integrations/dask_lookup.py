@@ -184,11 +184,17 @@ def _sorted(values: Iterable[Any], kind: Kind) -> tuple[list[Identifier], list[F
     unusable: list[FailedBatch] = []
     for value in values:
         try:
-            text = check_identifier(value)
-            identifiers[kind.make(text) if isinstance(text, str) else text] = None
+            identifiers[kind.make(_checked(value))] = None
         except InputError as error:
             unusable.append(FailedBatch((value,), error))
     return list(identifiers), unusable
+
+
+def _checked(value: Any) -> str:
+    text = check_identifier(value)
+    if not isinstance(text, str):  # an EmailAddress, say, which needs a request of its own
+        raise InputError(f"the identifier is of type {type(text).__name__}: give text, and kind=")
+    return text
 
 
 async def _answered(

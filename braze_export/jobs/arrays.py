@@ -80,7 +80,13 @@ def moments(written: Any, kind: "pa.DataType") -> Any:
     Raises:
         pa.ArrowInvalid: one has another form, or another zone.
     """
-    bare = _compute().replace_substring_regex(written, pattern=_WITH_ZONE, replacement=r"\1")
+    compute = _compute()
+    if compute.all(compute.ends_with(written, pattern="Z")).as_py():
+        return written.cast(kind)
+    if compute.all(compute.ends_with(written, pattern=" UTC")).as_py():
+        bare = compute.utf8_slice_codeunits(written, 0, -4)
+    else:  # as they come, but three times slower
+        bare = compute.replace_substring_regex(written, pattern=_WITH_ZONE, replacement=r"\1")
     return bare.cast(arrow().timestamp("us")).cast(kind)
 
 

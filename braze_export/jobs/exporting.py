@@ -93,7 +93,7 @@ class Exporting:
         order, record = self.order, recorder.record
         gate = Halting(self.client.limits)
         narrower = self.client.users.lookup(
-            fields=order.shape.fields, stats=self.watch.stats, through=lambda _: gate
+            order.shape.fields, self.watch.stats, through=lambda _: gate
         )
         pieces = slices(reader.blocks(), order.kind, repeated.filter())
         run = Run(

@@ -11,7 +11,7 @@ from attrs import evolve
 from typing_extensions import TypeVar
 
 from braze_export.batching import Batch, Identifiers, check_iterable
-from braze_export.caller import Caller
+from braze_export.caller import Caller, Meter
 from braze_export.codec import decoder_for, fields_of
 from braze_export.endpoints import (
     CANCEL_SEGMENT_EXPORT,
@@ -24,11 +24,11 @@ from braze_export.export_context import ExportContext
 from braze_export.export_job import ExportJob
 from braze_export.exports import resume_export, start_export
 from braze_export.identifiers import Identifier, check_identifier, check_name
-from braze_export.ids_export import IdsExport, Plan, ask
+from braze_export.ids_export import IdsExport, Plan, ask, narrowing
 from braze_export.limits import Limiter
 from braze_export.models.fields import check_fields, costs_fast_tier
 from braze_export.models.profile import UserProfile
-from braze_export.models.results import ExportStats, FailedBatch
+from braze_export.models.results import FailedBatch
 from braze_export.narrowing import Narrower
 from braze_export.starting import IfRunning, check_if_running
 from braze_export.validators import check_on_error
@@ -126,23 +126,14 @@ class Users:
         return IdsExport(plan)
 
     def lookup(
-        self,
-        *,
-        fields: tuple[str, ...] | None,
-        stats: ExportStats,
-        through: Callable[[Limiter], Limiter],
+        self, fields: tuple[str, ...] | None, stats: Meter, through: Callable[[Limiter], Limiter]
     ) -> Narrower:
-        """Return what asks for batches one by one. For ``braze_export.jobs``.
+        """Return what asks for batches one by one, for ``braze_export.jobs``.
 
-        Args:
-            fields: what to export, checked; ``None`` for everything.
-            stats: counts the requests.
-            through: wraps the limiter that grants them.
+        ``fields`` are checked already; ``through`` wraps the limiter that grants the requests.
         """
         caller = evolve(self._caller, limiter=through(self._caller.limiter))
-        return Narrower(
-            lambda batch: ask(caller, batch, fields, lane="bulk", meter=stats), keep_going=True
-        )
+        return narrowing(caller, fields, stats, keep_going=True)
 
     async def get(
         self,

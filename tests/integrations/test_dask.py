@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -24,6 +26,7 @@ from braze_export import (
     BadRequestError,
     BrazeClient,
     DecodeError,
+    EmailAddress,
     ExportNotReadyError,
     ExportSettings,
     InputError,
@@ -49,6 +52,9 @@ dask: Any = pytest.importorskip("dask")
 dd: Any = pytest.importorskip("dask.dataframe")
 distributed: Any = pytest.importorskip("distributed")
 
+# Some tests compute in this process though there is a cluster; Dask of 2025 takes it for a mistake.
+pytestmark = pytest.mark.filterwarnings("ignore:Running on a single-machine:UserWarning")
+
 LookUp: TypeAlias = Callable[..., Any]
 
 read: Any = read_export  # Dask's own methods have no types
@@ -70,14 +76,12 @@ def set_environment(**values: str) -> None:
 @pytest.fixture(scope="module")
 def workers(redis_server: RedisServer) -> Iterator[Any]:
     """Two processes, which know the secrets from their environment."""
+    secrets = {"BRAZE_API_KEY": KEY, "BRAZE_REDIS_URL": redis_server.url} | ELSEWHERE
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
+        distributed.LocalCluster(env=secrets, **options) as cluster,
         distributed.Client(cluster) as client,
     ):
-        client.run(set_environment, BRAZE_API_KEY=KEY, BRAZE_REDIS_URL=redis_server.url)
-        client.run(set_environment, **ELSEWHERE)
         yield client
 
 
@@ -143,6 +147,19 @@ def test_workers_share_one_limit(look_up: LookUp, workers: Any) -> None:
     assert (counters.requests, counters.rate_limited) == (80, 0)
 
 
+def test_a_worker_that_dies_costs_nobody_a_profile(look_up: LookUp, workers: Any) -> None:
+    ids = [f"u{n}" for n in range(1, 2001)]
+    with serving(users=2000, profile="small", latency=0.02) as braze:
+        found = look_up(braze, series(ids, 4), concurrency=2).persist()
+        while braze.counters.requests < 6:
+            time.sleep(0.005)
+        os.kill(next(iter(workers.run(os.getpid).values())), signal.SIGKILL)
+        profiles, unknown, failed = dask.compute(*found)
+    assert sorted(profiles["external_id"]) == sorted(ids)
+    assert (len(unknown), len(failed)) == (0, 0)
+    workers.wait_for_workers(2)  # its successor, for other tests
+
+
 def test_no_secret_is_in_the_task_graph(
     braze: Sandbox, look_up: LookUp, redis_server: RedisServer
 ) -> None:
@@ -201,9 +218,10 @@ def test_partitions_of_every_kind_without_a_cluster(
 
 
 def test_what_is_no_text_fails_alone(braze: Sandbox, look_up: LookUp, threads: None) -> None:
-    profiles, _, failed = dask.compute(*look_up(braze, [["u1", 17, "u2", "\ud800"]]))
+    mail = EmailAddress("u3@example.com")
+    profiles, _, failed = dask.compute(*look_up(braze, [["u1", 17, "u2", "\ud800", mail]]))
     assert sorted(profiles["external_id"]) == ["u1", "u2"]
-    assert list(failed["identifier"]) == ["17", "?"]
+    assert list(failed["identifier"]) == ["17", "?", "u3@example.com"]
     assert "of type int: allowed are" in failed["error"][0]
 
 
@@ -396,7 +414,7 @@ def test_an_export_is_a_frame_of_one_partition_for_each_file(folder: Folder, wor
 def test_columns_that_are_not_used_are_dropped_where_they_are_read(folder: Folder) -> None:
     frame = read(folder.url, "seg", settings=QUICK, fields=FIELDS)
     assert list(frame.columns) == ["external_id", "email", "extra"]
-    assert "columns=['email']" in str(frame["email"].sum().optimize().expr.tree_repr())
+    assert "columns=['email']" in frame["email"].nunique().optimize().expr.tree_repr()
 
 
 def test_a_store_is_made_where_it_is_used(folder: Folder, workers: Any) -> None:
