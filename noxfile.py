@@ -53,7 +53,7 @@ def typing(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest versions that the dependencies of the library allow."""
     extras = PROJECT["optional-dependencies"]
-    names = ("fast", "httpx", "otel", "redis", "storage")
+    names = ("fast", "httpx", "otel", "parquet", "redis", "storage", "zstd", "dlt", "dask")
     bounds = PROJECT["dependencies"] + [bound for name in names for bound in extras[name]]
     # The bound of typing-extensions is that of cattrs; anyio asks for a newer one.
     pinned = [b.replace(">=", "==") for b in bounds if not b.startswith("typing-extensions")]

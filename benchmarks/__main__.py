@@ -3,10 +3,12 @@
 from benchmarks import (
     archive,
     bucket,
+    bulk,
     checksum,
     decode,
     downloads,
     end_to_end,
+    kills,
     loop_hold,
     memory,
     rate_limit,
@@ -24,6 +26,8 @@ if __name__ == "__main__":
         downloads,
         bucket,
         checksum,
+        bulk,
+        kills,
         rate_limit,
     ):
         print(f"{benchmark.__name__.removeprefix('benchmarks.')} ...")

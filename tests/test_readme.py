@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 SCRIPTS = [code for language, code in BLOCKS if language == "python"]
-PAGES = "".join((ROOT / "docs" / name).read_text("utf-8") for name in ("limits.md", "segments.md"))
+PAGES = "".join((ROOT / "docs" / name).read_text("utf-8") for name in ("jobs.md", "limits.md", "segments.md"))
 ON_PAGES = re.findall(r"^```python\n(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
 SNIPPETS = re.findall(r"^```python notest\n(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
 COMMANDS = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
@@ -67,7 +67,7 @@ def test_scripts_do_what_they_are_shown_for(environment: dict[str, str], tmp_pat
     assert "None" in one
     assert segment.startswith("u1 20")
     assert "users=10000, bad_records=0" in segment
-    assert "5000 users; 0 batches" in long
+    assert "5000 profiles, 0 unknown, 0 failed" in long
     assert (tmp_path / "users.ndjson").read_bytes().count(b"\n") == 5000
     assert "1000 users in 21 requests" in tests
 

@@ -19,6 +19,7 @@ from braze_export import (
 )
 from braze_export.cli.screen import Screen
 from braze_export.cli.signals import INTERRUPTED, TERMINATED
+from braze_export.errors import JobError, JobRunningError, JobStorageError
 
 BRAZE_FAILED: Final = 1
 WRONG_USAGE: Final = 2
@@ -50,6 +51,22 @@ _NAMES: Final = {
     "a name in fields": "a name in --fields",
     "segment_id must": "SEGMENT_ID must",
     "the link or object prefix must": "--resume-from must",
+    "fresh starts over, retry_failed goes on": "--fresh starts over, --retry-failed goes on",
+    "start over (fresh)": "start over (--fresh)",
+    "without retry_failed": "without --retry-failed",
+    "run the same again": "run the same command again",
+    "Run the same again": "Run the same command again",
+    "patience must": "--patience must",
+    "format is '": "--input-format is '",
+    "name its format,": "give --input-format,",
+    "name the format ": "give --input-format ",
+    "encoding is '": "--encoding is '",
+    "name the encoding that it is in, such as": "give --encoding, such as",
+    "name the encoding, ": "give --encoding ",
+    "delimiter is '": "--delimiter is '",
+    "a delimiter is": "--delimiter is",
+    "give the delimiter": "give --delimiter",
+    "name the one that holds the identifiers": "give --column, the one that holds the identifiers",
 }
 
 
@@ -98,19 +115,24 @@ def told(screen: Screen) -> Iterator[None]:
 
 def _tell_notes(error: BaseException, screen: Screen) -> None:
     for note in getattr(error, "__notes__", ()):
-        screen.show(note)
+        screen.show(_with_options(note))
 
 
 def code_of(error: BrazeError) -> int:
     """Return the exit code that an error stands for."""
     if isinstance(error, AuthenticationError | PermissionDeniedError):
         return REFUSED
-    return WRONG_USAGE if isinstance(error, InputError) else BRAZE_FAILED
+    if isinstance(error, JobRunningError | JobStorageError):
+        return BRAZE_FAILED
+    return WRONG_USAGE if isinstance(error, InputError | JobError) else BRAZE_FAILED
 
 
 def in_our_words(error: BrazeError) -> str:
     """Return an error's message with the names of options for those of arguments."""
-    text = str(error)
+    return _with_options(str(error))
+
+
+def _with_options(text: str) -> str:
     for name, ours in _NAMES.items():
         text = text.replace(name, ours)
     return text

@@ -1,10 +1,7 @@
 """``braze-export ids --output FILE`` as a job, which can be killed and run again."""
 
 import asyncio
-import functools
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
@@ -18,9 +15,9 @@ from braze_export.cli.connection import applied
 from braze_export.cli.failures import SOME_FAILED
 from braze_export.cli.ids_stream import input_of
 from braze_export.cli.job_view import View, job_view
-from braze_export.cli.options import names
+from braze_export.cli.options import check_different, names
 from braze_export.cli.screen import Screen
-from braze_export.cli.signals import INTERRUPTED, TERMINATED
+from braze_export.cli.stopping import Stopping
 from braze_export.cli.writing import STANDARD, is_special
 from braze_export.jobs import CustomAttributes, Input, JobProgress, JobReport, Table, export_ids
 from braze_export.jobs.kinds import Kind
@@ -144,8 +141,9 @@ class IdsJob:
         if limits.ids_fast is not None and not names(options["fields"]):
             raise click.UsageError("New workspaces must name fields: give --fields.")
         own = {name: options[name] for name in fields_dict(cls) if name in options}
-        given = input_of(options) or Input(path=Path(STANDARD))
-        return cls(input=given, output=output, **own)
+        job = cls(input=cast("Input", input_of(options)), output=output, **own)
+        job.check()
+        return job
 
     def run(self, client: BrazeClient, screen: Screen) -> None:
         """Run the job, show how far it is, and tell what came of it.
@@ -153,9 +151,8 @@ class IdsJob:
         Raises:
             Exit: with the code for what came of it.
         """
-        self._check_report()
         target = "the table" if isinstance(self.output, Table) else "the Parquet file"
-        stopping = _Stopping(screen)
+        stopping = Stopping(screen)
         with job_view(screen, quiet=self.quiet, as_json=self.as_json, target=target) as view:
             report = self._ran(client, view, stopping)
             view.report(report)
@@ -169,15 +166,14 @@ class IdsJob:
         if report.failed:
             raise Exit(SOME_FAILED)
 
-    def _ran(self, client: BrazeClient, view: View, stopping: "_Stopping") -> JobReport:
+    def _ran(self, client: BrazeClient, view: View, stopping: Stopping) -> JobReport:
         try:
             return asyncio.run(self._export(client, view, stopping))
         except asyncio.CancelledError:
-            error = KeyboardInterrupt()
-            error.add_note("What is recorded is kept: run the same command again to go on.")
-            raise error from None
+            stopping.tell_end()
+            raise Exit(stopping.code) from None
 
-    async def _export(self, client: BrazeClient, view: View, stopping: "_Stopping") -> JobReport:
+    async def _export(self, client: BrazeClient, view: View, stopping: Stopping) -> JobReport:
         async def show(progress: JobProgress) -> None:
             view.show(progress)
 
@@ -202,9 +198,26 @@ class IdsJob:
                     stop=stopping.stop,
                 )
 
-    def _check_report(self) -> None:
-        if self.report is not None and not self.report.absolute().parent.is_dir():
+    def check(self) -> None:
+        """Refuse what cannot work, before anything is read or sent.
+
+        Raises:
+            UsageError: options that do not go together.
+        """
+        if STANDARD in {self.unknown, self.failed}:
+            raise click.UsageError(
+                "With --output FILE or --into, --unknown and --failed need files of their own."
+            )
+        if self.report is None:
+            return
+        if not self.report.absolute().parent.is_dir():
             raise click.UsageError(f"{self.report.parent} is no directory: --report goes there.")
+        output = str(self.output) if isinstance(self.output, Path) else None
+        check_different(
+            [str(self.input.path)],
+            [output, self.unknown, self.failed, str(self.report)],
+            "The input, --output, --unknown, --failed and --report",
+        )
 
 
 def _output(options: Mapping[str, Any]) -> Path | Table | None:
@@ -221,36 +234,3 @@ def _output(options: Mapping[str, Any]) -> Path | Table | None:
     to_file = options["target"] != STANDARD and not is_special(target)
     streamed = options["ids"] or options["limit"] or options["shape"] != "ndjson"
     return target if to_file and not streamed else None
-
-
-@define
-class _Stopping:
-    """Ctrl-C and SIGTERM: first in good order, then at once."""
-
-    screen: Screen
-    stop: asyncio.Event = field(factory=asyncio.Event)
-    code: int = INTERRUPTED
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take the signals while a job runs."""
-        loop = asyncio.get_running_loop()
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        taken = []
-        for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)):
-            with suppress(NotImplementedError, ValueError, RuntimeError):  # no such thing there
-                loop.add_signal_handler(number, functools.partial(self._on, task, code))
-                taken.append(number)
-        try:
-            yield
-        finally:
-            for number in taken:
-                loop.remove_signal_handler(number)
-
-    def _on(self, task: "asyncio.Task[Any]", code: int) -> None:
-        if self.stop.is_set():
-            task.cancel()
-            return
-        self.code = code
-        self.stop.set()
-        self.screen.say("Finishing what is under way. Once more ends it at once.")

@@ -32,10 +32,10 @@ ROWS: Final = 50  # of a table, where nobody says how many
 
 def input_of(options: Mapping[str, Any]) -> Input | None:
     """Return the file that identifiers are read from, if they are."""
-    if options["source_path"] is None:
+    if options["ids"]:
         return None
     return Input(
-        path=options["source_path"],
+        path=options["source_path"] or STANDARD,
         format=options["input_format"],
         column=options["column"],
         encoding=options["encoding"],

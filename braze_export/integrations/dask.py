@@ -22,7 +22,6 @@ from braze_export.integrations.dask_frames import dask, frame
 from braze_export.integrations.dask_lookup import (
     Partition,
     Question,
-    Secret,
     failed_table,
     look_up,
     unknown_table,
@@ -34,6 +33,7 @@ from braze_export.integrations.dask_objects import (
     StoreSource,
     listed,
 )
+from braze_export.integrations.dask_secrets import Secret
 from braze_export.integrations.redis import RedisLimits
 from braze_export.jobs.columns import schema
 from braze_export.jobs.kinds import parse_kind

@@ -1,8 +1,6 @@
 """A partition of identifiers to its profiles: what a Dask worker does, in a task of its own."""
 
-import os
-import re
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +17,7 @@ from braze_export.errors import (
 from braze_export.fanout import fan_out
 from braze_export.identifiers import Identifier, check_identifier
 from braze_export.integrations.dask_frames import Rows, run
+from braze_export.integrations.dask_secrets import Secret
 from braze_export.integrations.redis import RedisLimits
 from braze_export.jobs.accounting import Settler
 from braze_export.jobs.arrow import Tables
@@ -37,48 +36,6 @@ if TYPE_CHECKING:
 
 _OF_ALL: Final = (AuthenticationError, PermissionDeniedError, LimiterError)
 _ENOUGH: Final = 150  # identifiers that failed and none that did not: it is not them
-_VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*")  # no key and no URL looks like this
-
-
-def _check_source(secret: "Secret", _: object, source: Any) -> None:
-    # What was given is not in the message: it may be the secret itself.
-    if not callable(source) and not (isinstance(source, str) and _VARIABLE.fullmatch(source)):
-        raise InputError(
-            f"{secret.what} must be the name of an environment variable of the workers, in "
-            "capitals, or a function that returns it on the worker; never the secret itself, "
-            "which would lie in the task graph"
-        )
-
-
-@frozen
-class Secret:
-    """Says where a worker finds a secret. Does not hold it.
-
-    Attributes:
-        what: it is.
-        source: the name of an environment variable, or a function to call on the worker.
-    """
-
-    what: str
-    source: str | Callable[[], str] = field(validator=_check_source)
-
-    def value(self) -> str:
-        """Return the secret. On the worker.
-
-        Raises:
-            InputError: the worker does not have it.
-        """
-        source = self.source
-        found = os.environ.get(source) if isinstance(source, str) else source()
-        if not isinstance(found, str) or not found:
-            raise InputError(f"{self.what}: this worker gets nothing from {self.place}")
-        return found
-
-    @property
-    def place(self) -> str:
-        """Where the secret is, in words."""
-        named = isinstance(self.source, str)
-        return f"its environment variable {self.source}" if named else "the function given"
 
 
 @frozen(kw_only=True)

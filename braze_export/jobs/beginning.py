@@ -29,15 +29,20 @@ class Found:
     record: Record
 
 
-async def find(journal: Journal, order: Order, client: BrazeClient) -> Found:
+async def find(
+    journal: Journal, order: Order, client: BrazeClient, stop: asyncio.Event
+) -> Found:
     """Return the job that is to be gone on with, or begin one.
 
     Raises:
+        Halted: it was stopped while the input was copied.
         JobChangedError: there is one, but another.
         InputError: the input cannot be read.
     """
-    retried = order.retry_failed or _is_retry(journal)
-    source = None if retried else await kept(order.source, order.places)
+    retried = order.retry_failed or (
+        not order.fresh and await asyncio.to_thread(_is_retry, journal)
+    )
+    source = None if retried else await kept(order.source, order.places, stop)
     definition = order.definition(client.base_url, source.fingerprint if source else None)
     notes = _notes(order, client)
     return await asyncio.to_thread(_find, journal, order, definition, notes, source)
@@ -66,7 +71,10 @@ def _find(
     )
     if source is not None:
         keep(order.places)
-        return Found(source.source, record or journal.begin(definition, notes))
+        if record is None:
+            order.places.forget()
+            record = journal.begin(definition, notes)
+        return Found(source.source, record)
     if record is None or record.stage == "finished":
         record = _next_round(journal, order.places, record or Record())
     return Found(_retried(order.places, record), record)

@@ -19,7 +19,7 @@ from braze_export.jobs.staging import append_to, put_in_place, told
 from braze_export.jobs.values import CustomAttributes, Table
 
 _ROUND: Final = "braze_export.round"
-_BLOCK: Final = 8 * 1024 * 1024
+_BLOCK: Final = 2 * 1024 * 1024
 
 
 @frozen(kw_only=True)
@@ -106,16 +106,20 @@ class Finisher:
             put_in_place(staged, target)
 
     def _parquet(self, target: Path, record: Record) -> None:
-        from braze_export.jobs import parquet  # noqa: PLC0415 - an extra
-        from braze_export.jobs.arrow import Tables  # noqa: PLC0415 - the same
+        from braze_export.jobs.arrow import Tables  # noqa: PLC0415 - an extra
+        from braze_export.jobs.parquet import (  # noqa: PLC0415 - the same
+            blocks_of,
+            metadata,
+            write_parquet,
+        )
 
         word = str(record.round)
-        if record.round and parquet.metadata(target).get(_ROUND) == word:
+        if record.round and metadata(target).get(_ROUND) == word:
             return
         tables = Tables(self.shape.fields, self.shape.custom_attributes)
         with told(target), open_decompressed(self.places.staged(PROFILES)) as file:
-            parquet.write_parquet(
-                parquet.blocks_of(file, _BLOCK),
+            write_parquet(
+                blocks_of(file, _BLOCK),
                 self.places.parquet,
                 tables,
                 keep=target if record.round else None,

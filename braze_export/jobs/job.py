@@ -159,14 +159,19 @@ class Job:
 
     def _leave(self, journal: Journal) -> None:
         drop(self.order.places)
-        begun = journal.definition is not None
+        places, last = self.order.places, next(journal.records(), Record())
+        begun = last.done or last.round or last.stage != "exporting" or places.spooled.exists()
         journal.close()
         if not begun:  # leave no trace of what came to nothing
-            self.order.places.journal.unlink(missing_ok=True)
-            self.order.places.folder.rmdir()
+            places.abandon()
 
     async def _with(self, journal: Journal) -> JobReport:
-        found = await find(journal, self.order, self.client)
+        try:
+            found = await find(journal, self.order, self.client, self.stop)
+        except Halted:
+            last = await asyncio.to_thread(lambda: next(journal.records(), Record()))
+            self.watch.going_on(last)
+            return self._report(last)
         record = found.record
         self.watch.going_on(record)
         if record.stage == "exporting":

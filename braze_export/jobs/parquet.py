@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from braze_export.errors import JobChangedError
 from braze_export.jobs.arrow import Tables
 from braze_export.jobs.columns import arrow
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
 _GROUP_ROWS: Final = 50_000
-_GROUP_BYTES: Final = 32 * 1024 * 1024  # of JSON; a group lies in memory until it is written
+_GROUP_BYTES: Final = 16 * 1024 * 1024  # of JSON; a group lies in memory until it is written
 _PIECE: Final = 2 * 1024 * 1024  # bytes of JSON that become a table at once
 _NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -153,3 +154,22 @@ def _check_columns(found: "pa.Schema", wanted: "pa.Schema") -> None:
             or found.field(name) != wanted.field(name)
         ]
         raise ValueError(f"the file to keep has other columns: {', '.join(odd) or 'their order'}")
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """Return the keys and values in a Parquet file's metadata.
+
+    Raises:
+        JobChangedError: it is gone, or no Parquet file.
+    """
+    arrow()
+    import pyarrow.parquet as pq  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+
+    try:
+        found = pq.read_metadata(path).metadata or {}
+    except (OSError, ValueError) as error:
+        raise JobChangedError(
+            f"{path} is gone or damaged, to which what is tried again would be added: put it back, "
+            "or start over (fresh)"
+        ) from error
+    return {key.decode(): value.decode(errors="replace") for key, value in found.items()}

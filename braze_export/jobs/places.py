@@ -1,5 +1,7 @@
 """Where a job keeps what: its results, and a folder of its own beside them while it runs."""
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +53,19 @@ class Places:
         """What dlt needs to know."""
         return self.folder / "loading"
 
+    def forget(self) -> None:
+        """Remove what an earlier job has left for going on with it."""
+        shutil.rmtree(self.loading, ignore_errors=True)
+        for path in self.folder.glob("failed-*.ndjson"):
+            path.unlink()
+
+    def abandon(self) -> None:
+        """Remove all that a job has made of which nothing came."""
+        for path in (self.journal, self.folder / "input.new", *self.folder.glob("*.partial")):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # something else is in it
+            self.folder.rmdir()
+
     def staged(self, name: str) -> Path:
         """Return where profiles, unknown or failed identifiers are collected."""
         return self.folder / f"{name}.partial"
@@ -72,7 +87,7 @@ def places(
         InputError: nothing can be written there, or two of them are the same file.
     """
     beside = _beside(output)
-    stem = _stem(beside)
+    stem = beside.name if isinstance(output, Table) else _stem(beside)
     made = Places(
         output=output if isinstance(output, Table) else beside,
         unknown=_path(unknown) or beside.with_name(f"{stem}.unknown.txt"),

@@ -1,19 +1,22 @@
 """Input that can be read once only, a pipe say, kept beside the job so that it can go on."""
 
+import asyncio
 import os
 import stat
+from collections.abc import Coroutine
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from attrs import evolve, frozen
 
 from braze_export.errors import InputError
+from braze_export.jobs.halting import Halted
 from braze_export.jobs.inputs import fingerprint
 from braze_export.jobs.places import Places
 from braze_export.jobs.staging import told
 from braze_export.jobs.values import Input
-from braze_export.tasks import detached
+from braze_export.tasks import cancel, detached
 
 STANDARD: Final = Path("-")
 
@@ -38,10 +41,16 @@ def is_fleeting(path: Path) -> bool:
     return path == STANDARD or (path.exists() and not stat.S_ISREG(path.stat().st_mode))
 
 
-async def kept(source: Input, places: Places) -> Kept:
+async def kept(source: Input, places: Places, stop: asyncio.Event) -> Kept:
     """Return the input in a form that can be read again; ``keep`` makes it last.
 
+    Args:
+        source: the input.
+        places: of the job, with what an earlier run has kept.
+        stop: once set, a pipe is not waited for.
+
     Raises:
+        Halted: it was.
         InputError: it cannot be read, or is a terminal.
         JobStorageError: there is no room for it.
     """
@@ -52,8 +61,18 @@ async def kept(source: Input, places: Places) -> Kept:
         if not places.spooled.exists():
             raise InputError("standard input is a terminal: name a file, or pipe identifiers in")
         return Kept(copy, await detached(lambda: fingerprint(places.spooled)))
-    mark = await detached(lambda: _copied(source.path, _new(places)))
-    return Kept(copy, mark)
+    return Kept(copy, await _unless(stop, detached(lambda: _taken(source.path, places))))
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> str:
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Halted
+        return working.result()
+    finally:
+        await cancel(working, stopped)
 
 
 def keep(places: Places) -> None:
@@ -70,6 +89,15 @@ def drop(places: Places) -> None:
 
 def _new(places: Places) -> Path:
     return places.spooled.with_suffix(".new")
+
+
+def _taken(source: Path, places: Places) -> str:
+    """Copy an input, and return its fingerprint: where nothing comes, of what was kept before."""
+    mark = _copied(source, _new(places))
+    if places.spooled.exists() and not _new(places).stat().st_size:
+        drop(places)  # a job that is run again by a timer, say, has no standard input
+        return fingerprint(places.spooled)
+    return mark
 
 
 def _copied(source: Path, target: Path) -> str:

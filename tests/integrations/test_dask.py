@@ -77,7 +77,7 @@ def set_environment(**values: str) -> None:
 def workers(redis_server: RedisServer) -> Iterator[Any]:
     """Two processes, which know the secrets from their environment."""
     secrets = {"BRAZE_API_KEY": KEY, "BRAZE_REDIS_URL": redis_server.url} | ELSEWHERE
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with (
         distributed.LocalCluster(env=secrets, **options) as cluster,
         distributed.Client(cluster) as client,
