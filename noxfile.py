@@ -35,6 +35,15 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def deep(session: nox.Session) -> None:
+    """Run the slow tests, and those that draw their input with many examples each."""
+    session.install("-e", ".[test]")
+    session.run(
+        "pytest", "-q", "-m", "slow or hypothesis", "--timeout=0", env={"HYPOTHESIS_PROFILE": "deep"}
+    )
+
+
+@nox.session(python=PYTHONS[0])
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     session.install("-e", ".[dev]")
@@ -56,7 +65,8 @@ def oldest(session: nox.Session) -> None:
     names = ("fast", "httpx", "otel", "parquet", "redis", "storage", "zstd", "dlt", "dask")
     bounds = PROJECT["dependencies"] + [bound for name in names for bound in extras[name]]
     # The bound of typing-extensions is that of cattrs; anyio asks for a newer one.
-    pinned = [b.replace(">=", "==") for b in bounds if not b.startswith("typing-extensions")]
+    apart = ("typing-extensions", "braze-export")
+    pinned = [b.replace(">=", "==") for b in bounds if not b.startswith(apart)]
     session.install("-e", ".[test]")
     (api,) = (p for p in pinned if p.startswith("opentelemetry-api"))
     session.install(*pinned, api.replace("-api", "-sdk"))  # one needs the other of its age

@@ -1,10 +1,17 @@
 """What holds for every test: nothing blocks the event loop, and nothing is left behind."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
+
+# Few examples each time, and many in a session of their own (nox -s deep).
+settings.register_profile("short", max_examples=30)
+settings.register_profile("deep", max_examples=1_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 @pytest.fixture(autouse=True)

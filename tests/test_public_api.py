@@ -10,7 +10,7 @@ import pytest
 import braze_export
 from braze_export import errors
 
-MODULES = ["braze_export", "braze_export.sandbox", "braze_export.storage"]
+MODULES = ["braze_export", "braze_export.jobs", "braze_export.sandbox", "braze_export.storage"]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,5 +1,6 @@
 """Every legal way to call the public API, for the type checker alone: this file is never run."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,6 +50,7 @@ from braze_export import (
 )
 from braze_export.callbacks import Callback, CallbackReceiver, CallbackResult
 from braze_export.integrations.opentelemetry import OpenTelemetry
+from braze_export.jobs import Input, JobProgress, JobReport, Moment, Table, export_ids
 from braze_export.sandbox import Sandbox
 from braze_export.storage import read_export
 from braze_export.transports.httpx import HttpxTransport
@@ -94,7 +96,7 @@ async def source() -> AsyncIterator[Identifier]:
     yield UserAlias("name", "label")
 
 
-async def export_ids(braze: BrazeClient) -> None:
+async def by_identifiers(braze: BrazeClient) -> None:
     users = braze.users
     everything: list[Identifier] = [
         "u1", UserAlias("n", "l"), BrazeId("b"), DeviceId("d"), EmailAddress("e"), PhoneNumber("p"),
@@ -224,3 +226,38 @@ async def limits_of(braze: BrazeClient) -> None:
     BrazeClient("key", "EU-01", limits=braze.limits)
     Limits(ids=None, reserve=0.5)
     Limits.oldest_workspace(reserve=0.1)
+
+
+async def jobs(braze: BrazeClient, stop: asyncio.Event) -> None:
+    async def hook(progress: JobProgress) -> None:
+        assert_type(progress.done, int)
+        assert_type(progress.total, int | None)
+        assert_type(progress.seconds_left, float | None)
+        assert_type(progress.pool, PoolSnapshot | None)
+
+    report = await export_ids(braze, "ids.txt", "users.ndjson")
+    assert_type(report, JobReport)
+    assert_type((report.complete, report.profiles, report.failed), tuple[bool, int, int])
+    assert_type(report.failed_file, Path)
+    for moment in report.course:
+        assert_type(moment, Moment)
+    source = Input(path=Path("ids.csv"), column="user_id", encoding="cp1252", delimiter=";")
+    await export_ids(
+        braze,
+        source,
+        Path("users.parquet"),
+        kind="alias:amplitude_id",
+        fields=[ExportField.EMAIL, "phone"],
+        custom_attributes="map",
+        unknown="unknown.txt",
+        failed=Path("failed.ndjson"),
+        concurrency=8,
+        ordered=True,
+        patience=60,
+        fresh=True,
+        on_progress=hook,
+        progress_every=5,
+        stop=stop,
+    )
+    table = Table(destination="duckdb:profiles.duckdb", dataset="braze", name="p", mode="merge")
+    await export_ids(braze, Input(path="ids.ndjson", format="ndjson"), table, retry_failed=True)

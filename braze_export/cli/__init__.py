@@ -6,7 +6,10 @@ The rooms, upper ones importing lower ones only:
 
     app                              the group of all commands, and its help
     ids, segment, segments, demo, sandbox  one command (or a few) each
+    ids_stream, ids_job              its two ways: profiles as they come; a job that can be killed
     dry_run                          what an export by identifiers would take
+    job_view, job_report, job_words  how far a job is, and what came of it
+    stopping                         Ctrl-C and SIGTERM while a job runs
     export_run                       the run of an export that Braze prepares
     exporting, records               the loops over an export: every item to its place
     resuming, stores                 an export taken up again; the workspace's own storage

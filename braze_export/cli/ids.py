@@ -7,11 +7,11 @@ import rich_click as click
 
 from braze_export import Limits
 from braze_export.cli.connection import Connection, applied, connection_options, limit_options
-from braze_export.cli.dry_run import rehearse
+from braze_export.cli.dry_run import Misfits, rehearse
 from braze_export.cli.failures import logged
 from braze_export.cli.help import SETTINGS, examples
 from braze_export.cli.ids_job import IdsJob, job_options
-from braze_export.cli.ids_stream import ROWS, Stream, Wish
+from braze_export.cli.ids_stream import ROWS, UTF_8, Stream, Wish
 from braze_export.cli.reading import kind_of, opened, what_is_read
 from braze_export.cli.screen import Screen
 from braze_export.cli.writing import STANDARD, output
@@ -27,8 +27,8 @@ _INPUT_OPTIONS: Final = (
         metavar="FILE",
         type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         panel="Input",
-        help="Read identifiers from FILE: CSV, NDJSON, Parquet or lines, by its name, packed with "
-        "gzip or zstd or not; - is standard input, also the default.",
+        help="The same as INPUT: CSV, NDJSON, Parquet or lines, by its name; packed with gzip or "
+        "zstd, or not. Without it, or with -, standard input.",
     ),
     click.option(
         "--as",
@@ -38,35 +38,38 @@ _INPUT_OPTIONS: Final = (
         default="external_id",
         show_default=True,
         panel="Input",
-        help="What they are: external_id, braze_id, device_id, email, phone or alias:LABEL.",
+        help="What the identifiers are: external_id, braze_id, device_id, email, phone or "
+        "alias:LABEL.",
     ),
     click.option(
         "--column",
         metavar="NAME",
         panel="Input",
-        help="The column of CSV or Parquet, or the path of keys of NDJSON (user.id), that holds "
-        "them. Without it: the only one, or the one called as they are.",
+        help="The column with the identifiers; of NDJSON the key, or a path of keys: user.id. "
+        "Without it: the only one, or the one that is called as KIND.",
     ),
     click.option(
         "--input-format",
         "input_format",
+        metavar="FORMAT",
         type=click.Choice(_FORMATS),
         panel="Input",
-        help="How the input is written, where its name does not tell.",
+        help="How the input is written, where its name does not tell: lines, csv, ndjson or "
+        "parquet.",
     ),
     click.option(
         "--encoding",
         metavar="NAME",
-        default="utf-8",
+        default=UTF_8,
         show_default=True,
         panel="Input",
-        help="Of text: cp1252, utf-16, ...",
+        help="How text is encoded: cp1252, utf-16, ...",
     ),
     click.option(
         "--delimiter",
         metavar="CHARACTER",
         panel="Input",
-        help="Between the columns of CSV.  [default: a comma, in .tsv a tab]",
+        help="What stands between columns of CSV. [default: a comma, in .tsv a tab]",
     ),
 )
 
@@ -92,12 +95,20 @@ _OPTIONS: Final = (
         "target",
         metavar="FILE",
         default=STANDARD,
-        help="Write to FILE: Parquet if it ends in .parquet, else NDJSON, packed if it ends in .gz "
-        "or .zst. It has its name once it is whole. - is standard output.",
+        help="Write to FILE: Parquet if it ends in .parquet, else NDJSON; packed if that ends in "
+        ".gz or .zst. It has its name once it is whole. Without it, or with -, standard output.",
     ),
-    click.option("--unknown", metavar="FILE", help="Write ids that Braze does not know to FILE."),
     click.option(
-        "--failed", metavar="FILE", help="Write ids that failed, and why, to FILE as NDJSON."
+        "--unknown",
+        metavar="FILE",
+        help="Write ids that Braze does not know to FILE, one a line. [default of a job: beside "
+        "the output, users.unknown.txt]",
+    ),
+    click.option(
+        "--failed",
+        metavar="FILE",
+        help="Write ids that failed, and why, to FILE as NDJSON. [default of a job: "
+        "users.failed.ndjson]",
     ),
     click.option(
         "--limit",
@@ -111,9 +122,9 @@ _OPTIONS: Final = (
     click.option(
         "--dry-run",
         is_flag=True,
-        help="Send and write nothing: count the identifiers, and print how many requests they are "
-        "and how long these wait at least. No key is needed. With --limit N: as if each of the "
-        "first N had a profile.",
+        help="Send and write nothing: count the identifiers, and print how many requests they "
+        "take and how long these wait at least. No key is needed. With --limit N: as if each of "
+        "the first N had a profile.",
     ),
     click.option("-q", "--quiet", is_flag=True, help="No progress and no summary."),
 )
@@ -146,9 +157,9 @@ def ids(screen: Screen, /, connection: Connection, limits: Limits, **options: An
     A single argument that is a file, or is called like one, is the INPUT. Without --output,
     profiles go to standard output as they come.
 
-    With --output FILE, or --into a table, this is a job that can be killed at any moment: run
-    the same command again and it goes on where it was. Each identifier ends up in exactly one of
-    three places: its profile in the output, or itself in the file of unknown or of failed ones.
+    With INPUT and --output FILE, or --into a table, it is a job: kill it at any moment, run the
+    same command again, and it goes on where it was. Each identifier ends up in exactly one of
+    three places: its profile in the output, or itself among the unknown or the failed ones.
     """
     options["ids"], options["source_path"] = what_is_read(options["ids"], options["source_path"])
     job = IdsJob.of(options, limits)
@@ -164,8 +175,9 @@ def ids(screen: Screen, /, connection: Connection, limits: Limits, **options: An
 
 def _rehearse(wish: Wish, limits: Limits, screen: Screen) -> None:
     wish.check(limits)
-    with opened(wish.ids, wish.input, wish.kind) as source:
-        rehearse(wish.rehearsal(source, limits), screen, quiet=wish.quiet)
+    misfits = Misfits()
+    with opened(wish.ids, wish.input, wish.kind, misfits.add) as source:
+        rehearse(wish.rehearsal(source, limits, misfits), screen, quiet=wish.quiet)
 
 
 def _stream(wish: Wish, connection: Connection, limits: Limits, screen: Screen) -> None:

@@ -33,8 +33,8 @@ _OPTIONS: Final = (
         "--into",
         metavar="DESTINATION",
         panel="Job",
-        help="Load the profiles into a table instead of a file: duckdb:FILE, filesystem:FOLDER, or "
-        "another destination of dlt by its name, with its settings where dlt looks for them.",
+        help="Load the profiles into a table, instead of a file: duckdb:FILE, filesystem:FOLDER, "
+        "or any destination that dlt knows by its name, set up as dlt wants it.",
     ),
     click.option(
         "--table",
@@ -46,23 +46,25 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--mode",
+        metavar="MODE",
         type=click.Choice(_MODES),
         default="replace",
         show_default=True,
         panel="Job",
-        help="What becomes of rows that are in the table: replaced, all or those of the same "
-        "external_id (merge), or added to.",
+        help="What becomes of rows that are in the table. replace: they go; merge: those with an "
+        "external_id that comes again go; append: they stay.",
     ),
     click.option(
         "--custom-attributes",
+        metavar="FORM",
         type=click.Choice(["json", "map"]),
         default="json",
         show_default=True,
         panel="Job",
-        help="Custom attributes in Parquet and tables: a column of JSON text, or a map of names to "
-        "JSON.",
+        help="How custom attributes stand in Parquet and tables. json: a column of JSON text; "
+        "map: a map of names to JSON.",
     ),
-    click.option("--fresh", is_flag=True, panel="Job", help="Start over, whatever is done."),
+    click.option("--fresh", is_flag=True, panel="Job", help="Start over, and drop what is done."),
     click.option(
         "--retry-failed",
         is_flag=True,
@@ -73,24 +75,25 @@ _OPTIONS: Final = (
         "--patience",
         metavar="SECONDS",
         type=click.FloatRange(min=0),
-        default=900.0,
+        default=900,
         show_default=True,
         panel="Job",
-        help="How long to go on trying while nothing comes through, before the job ends.",
+        help="How long to go on trying while nothing comes through. Then the job ends, to be gone "
+        "on with later.",
     ),
     click.option(
         "--json",
         "as_json",
         is_flag=True,
         panel="Job",
-        help="Progress and report as JSON, one object a line, on standard output.",
+        help="Progress and report as JSON on standard output, an object a line.",
     ),
     click.option(
         "--report",
         metavar="FILE.html",
         type=click.Path(dir_okay=False, path_type=Path),
         panel="Job",
-        help="Write a page with the course of the run as charts.",
+        help="Write a page about the run, with charts of its speed and of the rate limit.",
     ),
 )
 _ONLY_OF_JOBS: Final = ("fresh", "retry_failed", "as_json", "report")
@@ -141,7 +144,8 @@ class IdsJob:
         if limits.ids_fast is not None and not names(options["fields"]):
             raise click.UsageError("New workspaces must name fields: give --fields.")
         own = {name: options[name] for name in fields_dict(cls) if name in options}
-        job = cls(input=cast("Input", input_of(options)), output=output, **own)
+        given = input_of(options) or Input(path=Path(STANDARD))
+        job = cls(input=given, output=output, **own)
         job.check()
         return job
 

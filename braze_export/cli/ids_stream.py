@@ -12,7 +12,7 @@ from click.exceptions import Exit
 
 from braze_export import BrazeClient, ExportStats, Limits, PoolSnapshot
 from braze_export._json import one_line
-from braze_export.cli.dry_run import Rehearsal
+from braze_export.cli.dry_run import Misfits, Rehearsal
 from braze_export.cli.exporting import Places, Tally, carry
 from braze_export.cli.failures import SOME_FAILED
 from braze_export.cli.options import check_different, names
@@ -27,12 +27,15 @@ from braze_export.jobs.values import Input
 
 _BATCH: Final = 50  # profiles of one request
 _COLUMNS: Final = ("external_id", "first_name", "last_name", "email", "country", "language")
+_OF_INPUT: Final = ("source_path", "input_format", "column", "delimiter")
+UTF_8: Final = "utf-8"
 ROWS: Final = 50  # of a table, where nobody says how many
 
 
 def input_of(options: Mapping[str, Any]) -> Input | None:
-    """Return the file that identifiers are read from, if they are."""
-    if options["ids"]:
+    """Return the file that identifiers are read from, if something is said of it."""
+    said = [name for name in _OF_INPUT if options[name]]
+    if options["ids"] or (not said and options["encoding"] == UTF_8):
         return None
     return Input(
         path=options["source_path"] or STANDARD,
@@ -87,9 +90,9 @@ class Wish:
         """Requests under way at once: no more than the limit can use."""
         return min(self.concurrency, self.most // _BATCH + 1) if self.most else self.concurrency
 
-    def rehearsal(self, source: Source, limits: Limits) -> Rehearsal:
+    def rehearsal(self, source: Source, limits: Limits, misfits: Misfits) -> Rehearsal:
         """Return what a dry run needs to know."""
-        return Rehearsal(source, self.kind, self.columns, self.most, limits)
+        return Rehearsal(source, self.kind, self.columns, self.most, limits, misfits)
 
     def check(self, limits: Limits) -> None:
         """Refuse what cannot work, before anything is sent.

@@ -25,10 +25,8 @@ def tell(report: JobReport, screen: Screen) -> None:
         failed = count(report.failed, "identifier")
         screen.warn(f"{failed} failed. Run the same command with --retry-failed for these alone.")
     if not report.complete:
-        screen.warn(
-            "Not complete. Run the same command again to go on after "
-            f"{report.done:,} of {report.total:,}."
-        )
+        after = f" after {report.done:,} of {report.total:,}" if report.done else ""
+        screen.warn(f"Not complete. Run the same command again to go on{after}.")
 
 
 def _rows(report: JobReport) -> dict[str, str]:

@@ -135,7 +135,8 @@ class _Plain(_View):
     def show(self, progress: JobProgress) -> None:
         self._latest = progress
         changed = progress.phase != self._phase and progress.elapsed >= _PLAIN_TICK
-        if changed or progress.elapsed >= self._next:
+        resumed = progress.already and not self._told_already
+        if changed or resumed or progress.elapsed >= self._next:
             self._say(progress)
 
     def report(self, report: JobReport) -> None:

@@ -8,11 +8,12 @@ import codecs
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import attrs
 import rich_click as click
 from attrs import define, field
 
@@ -159,12 +160,14 @@ class Rows:
         name: of the file, for messages.
         reader: reads it.
         size: in bytes.
+        unusable: takes what cannot be an identifier, or raises.
         lines: with an identifier, read so far.
     """
 
     name: str
     reader: Reader
     size: int
+    unusable: Callable[[Unusable], object]
     lines: int = field(default=0, init=False)
     _ended: bool = False
 
@@ -184,9 +187,8 @@ class Rows:
         while block := await detached(lambda: next(blocks, None)):
             for item in block:
                 if isinstance(item, Unusable):
-                    raise UnreadableInputError(
-                        f"{self.name}, {item.reason}. With --output FILE it would go to --failed."
-                    )
+                    self.unusable(item)
+                    continue
                 self.lines += 1
                 yield item
         self._ended = True
@@ -202,8 +204,19 @@ async def identifiers(source: Source, kind: Kind) -> AsyncIterator[Identifier]:
 
 
 @contextmanager
-def opened(words: Sequence[str], given: Input | None, kind: Kind) -> Iterator[Source]:
+def opened(
+    words: Sequence[str],
+    given: Input | None,
+    kind: Kind,
+    unusable: Callable[[Unusable], object] | None = None,
+) -> Iterator[Source]:
     """Open where the identifiers come from: arguments, a file, or standard input.
+
+    Args:
+        words: the arguments.
+        given: the file.
+        kind: of the identifiers.
+        unusable: takes what cannot be one; if not given, reading ends with an error there.
 
     Raises:
         UsageError: from nowhere.
@@ -213,7 +226,13 @@ def opened(words: Sequence[str], given: Input | None, kind: Kind) -> Iterator[So
         yield Arguments(words)
     elif given is not None and not is_fleeting(given.path):
         with closing(open_input(given, kind.name)) as reader:
-            yield Rows(str(given.path), reader, given.path.stat().st_size)
+            name = str(given.path)
+            yield Rows(name, reader, given.path.stat().st_size, unusable or _refused(name))
+    elif given is not None and attrs.evolve(given, path=STANDARD) != Input(path=STANDARD):
+        raise click.UsageError(
+            "Without --output, and by --dry-run, standard input and pipes are read as lines in "
+            "UTF-8: name a file."
+        )
     elif given is not None and given.path != STANDARD:
         with given.path.open("rb", buffering=0) as file:
             yield Lines(str(given.path), file.fileno(), None)
@@ -223,6 +242,15 @@ def opened(words: Sequence[str], given: Input | None, kind: Kind) -> Iterator[So
         )
     else:
         yield _lines("standard input", sys.stdin.fileno())
+
+
+def _refused(name: str) -> Callable[[Unusable], object]:
+    def refuse(item: Unusable) -> None:
+        raise UnreadableInputError(
+            f"{name}, {item.reason}. With --output FILE it would go to --failed."
+        )
+
+    return refuse
 
 
 def _lines(name: str, descriptor: int) -> Lines:

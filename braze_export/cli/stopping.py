@@ -35,6 +35,8 @@ class Stopping:
         taken = {}
         for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)):
             before = signal.getsignal(number)
+            if before == signal.SIG_IGN:  # as in a job of the background
+                continue
             with suppress(NotImplementedError, ValueError, RuntimeError):  # no such thing there
                 loop.add_signal_handler(number, functools.partial(self._on, task, code))
                 taken[number] = before
@@ -43,7 +45,7 @@ class Stopping:
         finally:
             for number, before in taken.items():
                 loop.remove_signal_handler(number)
-                signal.signal(number, before)
+                signal.signal(number, before or signal.SIG_DFL)
 
     def tell_end(self) -> None:
         """Say that it was ended at once."""

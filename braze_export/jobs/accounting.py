@@ -101,6 +101,7 @@ class Settler:
     async def outcome(self, batch: Batch) -> Outcome:
         """Return what becomes of a batch: a profile, unknown or failed, for each identifier."""
         outcome = await self.ask(batch)
+        _leave_out_strangers(batch, outcome)
         silent = passed_over(batch, outcome)
         if not silent:
             return outcome
@@ -115,6 +116,7 @@ class Settler:
         self, batch: Batch, first: Outcome, silent: tuple[Identifier, ...]
     ) -> Outcome:
         second = await self.ask(Batch(silent))
+        _leave_out_strangers(Batch(silent), second)
         asked, names_in = set(batch.identifiers), _names_in(batch)
         # Of those who did not tell whose they were, the second answer holds those that matter.
         named = [user for user in first.users if names_in(user) & asked]
@@ -125,6 +127,13 @@ class Settler:
             unaccounted=second.unaccounted,
             errors=second.errors,
         )
+
+
+def _leave_out_strangers(batch: Batch, outcome: Outcome) -> None:
+    """Leave out unknown identifiers that nobody asked for, and those named twice."""
+    if outcome.invalid:
+        asked = set(batch.identifiers)
+        outcome.invalid = [i for i in dict.fromkeys(outcome.invalid) if i.identifier in asked]
 
 
 def _settle(outcome: Outcome, silent: tuple[Identifier, ...]) -> None:

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from braze_export.client import BrazeClient
 from braze_export.jobs.definition import record_to_go_on_with
+from braze_export.jobs.halting import to_its_end
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.order import Order
 from braze_export.jobs.places import Places
@@ -29,9 +30,7 @@ class Found:
     record: Record
 
 
-async def find(
-    journal: Journal, order: Order, client: BrazeClient, stop: asyncio.Event
-) -> Found:
+async def find(journal: Journal, order: Order, client: BrazeClient, stop: asyncio.Event) -> Found:
     """Return the job that is to be gone on with, or begin one.
 
     Raises:
@@ -40,12 +39,12 @@ async def find(
         InputError: the input cannot be read.
     """
     retried = order.retry_failed or (
-        not order.fresh and await asyncio.to_thread(_is_retry, journal)
+        not order.fresh and await to_its_end(lambda: _is_retry(journal))
     )
     source = None if retried else await kept(order.source, order.places, stop)
     definition = order.definition(client.base_url, source.fingerprint if source else None)
     notes = _notes(order, client)
-    return await asyncio.to_thread(_find, journal, order, definition, notes, source)
+    return await to_its_end(lambda: _find(journal, order, definition, notes, source))
 
 
 def _is_retry(journal: Journal) -> bool:

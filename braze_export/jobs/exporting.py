@@ -9,7 +9,7 @@ from attrs import Factory, define, field
 from braze_export.client import BrazeClient
 from braze_export.jobs.accounting import Settler
 from braze_export.jobs.beginning import Found
-from braze_export.jobs.halting import Halting
+from braze_export.jobs.halting import Halting, to_its_end
 from braze_export.jobs.inputs import Reader, open_input
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.order import Order
@@ -47,6 +47,7 @@ class Exporting:
     journal: Journal
     blank: int = field(init=False, default=0)
     reasons: Mapping[str, int] = field(init=False, default=Factory(dict))
+    _cancelled: asyncio.Event = field(init=False, default=Factory(asyncio.Event))
 
     async def export(self, found: Found) -> Record:
         """Ask for what is not written, and return what is, then.
@@ -54,23 +55,25 @@ class Exporting:
         Raises:
             BrazeError: the job must end; what had come is written.
         """
-        repeated = await asyncio.to_thread(self._count, found.source)
+        repeated = await to_its_end(lambda: self._count(found.source), self._cancelled.set)
         if self.stop.is_set():
             return found.record
         self.watch.phase = "exporting"
-        reader = await asyncio.to_thread(open_input, found.source, self.order.kind.name)
         files = {name: Staged(self.order.places.staged(name)) for name in _FILES}
         order = self.order
         recorder = Recorder(
             self.journal, files, order.codec, found.record, self.watch.saw, order.ordered
         )
+        readers: list[Reader] = []
         try:
-            await asyncio.to_thread(_open, files, found.record)
-            await self._run(reader, repeated, recorder)
-            await asyncio.to_thread(recorder.sync)
+            await to_its_end(lambda: readers.append(open_input(found.source, order.kind.name)))
+            await to_its_end(lambda: _open(files, found.record))
+            await self._run(readers[0], repeated, recorder)
+            await to_its_end(recorder.sync)
         finally:
-            self.reasons, self.blank = recorder.reasons, reader.blank
-            await surely(lambda: _close(reader, files))
+            self.reasons = recorder.reasons
+            self.blank = sum(reader.blank for reader in readers)
+            await surely(lambda: _close(*readers, *files.values()))
         return recorder.record
 
     def _count(self, source: Input) -> Repeated:
@@ -79,7 +82,7 @@ class Exporting:
         reader = open_input(source, self.order.kind.name)
         try:
             with told(self.order.places.folder):
-                counted(reader, count, repeats.add, self.stop.is_set)
+                counted(reader, count, repeats.add, self._stopped)
                 found = repeats.seal()
         finally:
             reader.close()
@@ -88,6 +91,9 @@ class Exporting:
             self.watch.total = found.count + count.unusable
             self.watch.repeated = found.repeats
         return found
+
+    def _stopped(self) -> bool:
+        return self.stop.is_set() or self._cancelled.is_set()
 
     async def _run(self, reader: Reader, repeated: Repeated, recorder: Recorder) -> None:
         order, record = self.order, recorder.record
@@ -100,7 +106,8 @@ class Exporting:
             Source(pieces, record.watermark, frozenset(record.beyond)),
             Settler(narrower.outcome),
             recorder,
-            Judge(order.patience, accepted=record.profiles + record.unknown > 0),
+            # What is tried again was refused alone, among others that were not.
+            Judge(order.patience, accepted=record.round + record.profiles + record.unknown > 0),
             gate,
             order.concurrency,
         )
@@ -120,7 +127,6 @@ def _open(files: Mapping[str, Staged], record: Record) -> None:
         file.open(record.files.get(name, Mark()))
 
 
-def _close(reader: Reader, files: Mapping[str, Staged]) -> None:
-    reader.close()
-    for file in files.values():
+def _close(*opened: Reader | Staged) -> None:
+    for file in opened:
         file.close()

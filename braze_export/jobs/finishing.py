@@ -11,7 +11,7 @@ import msgspec
 from attrs import frozen
 
 from braze_export.errors import JobChangedError
-from braze_export.jobs.compression import open_decompressed
+from braze_export.jobs.compression import codec_for, open_decompressed
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.places import Places
 from braze_export.jobs.recorder import FAILED, PROFILES, UNKNOWN
@@ -76,7 +76,8 @@ class Finisher:
         """Remove what is not needed any more."""
         for name in (PROFILES, UNKNOWN, FAILED):
             self.places.staged(name).unlink(missing_ok=True)
-        for path in (self.places.spooled, self.places.parquet):
+        tried_again = self.places.folder.glob("failed-*.ndjson")
+        for path in (self.places.spooled, self.places.parquet, *tried_again):
             path.unlink(missing_ok=True)
 
     def _bases(self) -> dict[str, int]:
@@ -92,7 +93,14 @@ class Finisher:
         elif self.shape.parquet:
             self._parquet(output, record)
         else:
+            self._pack_nothing(output)
             self._text(PROFILES, output, record)
+
+    def _pack_nothing(self, target: Path) -> None:
+        staged = self.places.staged(PROFILES)
+        with told(staged):
+            if staged.exists() and not staged.stat().st_size:  # which is no packed file
+                staged.write_bytes(codec_for(target).compress(b""))
 
     def _text(self, name: str, target: Path, record: Record) -> None:
         if record.round:

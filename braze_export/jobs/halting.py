@@ -1,11 +1,31 @@
 """Stopping in good order: nothing more is sent, what was sent is waited for."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 from braze_export.endpoints import Pool
 from braze_export.limits import Lane, Limiter, Limits, Permit, PoolSnapshot
+
+T = TypeVar("T")
+
+
+async def to_its_end(work: Callable[[], T], give_up: Callable[[], object] = bool) -> T:
+    """Run in a thread, and be there until it ends, also if cancelled: what it uses is closed then.
+
+    Args:
+        work: blocks.
+        give_up: tells it, when cancelled, that it may end sooner.
+    """
+    working = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        give_up()
+        await asyncio.wait([working])
+        if not working.cancelled():
+            working.exception()  # nobody is left to be told of it
+        raise
 
 
 class Halted(Exception):  # noqa: N818 - nothing went wrong

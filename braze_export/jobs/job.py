@@ -1,7 +1,10 @@
 """A job from its first line to its last: found or begun, exported, finished, reported."""
 
 import asyncio
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from attrs import Factory, define, field
@@ -11,7 +14,7 @@ from braze_export.errors import BrazeError, JobError
 from braze_export.jobs.beginning import find
 from braze_export.jobs.exporting import Exporting
 from braze_export.jobs.finishing import Finisher
-from braze_export.jobs.halting import Halted
+from braze_export.jobs.halting import Halted, to_its_end
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.order import Order, order
 from braze_export.jobs.spooling import drop
@@ -87,7 +90,7 @@ async def export_ids(
         source,
         output,
         kind=kind,
-        fields=None if fields is None or isinstance(fields, str) else tuple(fields),
+        fields=fields if fields is None or isinstance(fields, str) else tuple(fields),
         custom_attributes=custom_attributes,
         unknown=unknown,
         failed=failed,
@@ -118,6 +121,7 @@ class Job:
     watch: Watch
     stop: asyncio.Event
     _blank: int = field(init=False, default=0)
+    _cancelled: asyncio.Event = field(init=False, default=Factory(asyncio.Event))
     _reasons: Mapping[str, int] = field(init=False, default=Factory(dict))
 
     async def watched(self, hook: Hook | None, every: float) -> JobReport:
@@ -141,7 +145,13 @@ class Job:
 
     async def run(self) -> JobReport:
         """Do everything there is to do."""
-        journal = await asyncio.to_thread(self._journal)
+        opening = asyncio.ensure_future(asyncio.to_thread(self._journal))
+        try:
+            journal = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with suppress(BrazeError):
+                await surely(partial(self._leave, await opening))
+            raise
         try:
             return await self._with(journal)
         except BrazeError as error:
@@ -155,14 +165,20 @@ class Job:
         folder = self.order.places.folder
         with told(folder):
             folder.mkdir(exist_ok=True)
+            os.utime(folder)  # says why, where nothing can be written; SQLite would not
         return Journal(self.order.places.journal)
 
     def _leave(self, journal: Journal) -> None:
-        drop(self.order.places)
-        places, last = self.order.places, next(journal.records(), Record())
-        begun = last.done or last.round or last.stage != "exporting" or places.spooled.exists()
-        journal.close()
-        if not begun:  # leave no trace of what came to nothing
+        places, begun = self.order.places, True
+        try:
+            drop(places)
+            last = next(journal.records(), Record())
+            begun = bool(last.done or last.round) or last.stage != "exporting"
+        except (OSError, BrazeError):
+            return  # whatever is amiss has been told
+        finally:
+            journal.close()
+        if not begun and not places.spooled.exists():  # leave no trace of what came to nothing
             places.abandon()
 
     async def _with(self, journal: Journal) -> JobReport:
@@ -189,7 +205,7 @@ class Job:
             journal=journal, places=order.places, shape=order.shape, written=self._wrote
         )
         try:
-            record = await asyncio.to_thread(finisher.finish, record)
+            record = await to_its_end(lambda: finisher.finish(record), self._cancelled.set)
         except Halted:
             return record  # this much can be done anew
         watch.saw(record)
@@ -198,7 +214,7 @@ class Job:
 
     def _wrote(self, size: int) -> None:
         self.watch.wrote(size)
-        if self.stop.is_set():
+        if self.stop.is_set() or self._cancelled.is_set():
             raise Halted
 
     def _report(self, record: Record) -> JobReport:

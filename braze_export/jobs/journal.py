@@ -7,6 +7,7 @@ to be on the disk itself: for when the machine, not the process, has died.
 """
 
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from braze_export.errors import JobChangedError, JobRunningError, JobStorageErro
 from braze_export.jobs.staging import Mark
 
 _VERSION: Final = 1
+_PATIENCE: Final = 0.2  # seconds: of two that begin at the same moment one is to get it
 _NOW, _SAFE = 0, 1
 _JOB: Final = "job (name TEXT PRIMARY KEY, value)"
 _RECORD: Final = "record (id INTEGER PRIMARY KEY, body)"
@@ -69,10 +71,11 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._guard = threading.RLock()
         with _told(path):
             # Used by one thread at a time, but not always by the same.
             self._db = sqlite3.connect(
-                path, isolation_level=None, timeout=0, check_same_thread=False
+                path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False
             )
         try:
             with _told(path):
@@ -91,21 +94,27 @@ class Journal:
 
     def close(self) -> None:
         """Give it up. Blocks."""
-        with suppress(sqlite3.Error):  # a full disk, say: what is recorded is recorded
+        # A full disk, say: what is recorded is recorded.
+        with self._guard, suppress(sqlite3.Error):
             self._db.close()
 
     @property
     def definition(self) -> dict[str, Any] | None:
         """What the job is, ``None`` if it has not begun."""
-        row = self._db.execute("SELECT value FROM job WHERE name = 'definition'").fetchone()
-        return None if row is None else msgspec.json.decode(row[0])
+        with self._alone():
+            row = self._db.execute("SELECT value FROM job WHERE name = 'definition'").fetchone()
+            return None if row is None else msgspec.json.decode(row[0], type=dict[str, Any])
 
     def records(self) -> Iterator[Record]:
         """Yield the records to go on from: the last one, and the last one that is safe."""
         for which in (_NOW, _SAFE):
+            if (record := self._recorded(which)) is not None:
+                yield record
+
+    def _recorded(self, which: int) -> Record | None:
+        with self._alone():
             row = self._db.execute("SELECT body FROM record WHERE id = ?", (which,)).fetchone()
-            if row is not None:
-                yield msgspec.json.decode(row[0], type=Record)
+            return None if row is None else msgspec.json.decode(row[0], type=Record)
 
     def begin(self, definition: Mapping[str, Any], notes: Mapping[str, Any]) -> Record:
         """Forget what there was, and begin a job.
@@ -131,7 +140,7 @@ class Journal:
         Raises:
             JobStorageError: it cannot be written.
         """
-        with _told(self.path):  # a statement alone is a transaction of its own
+        with self._alone():  # a statement alone is a transaction of its own
             self._put(_NOW, record)
 
     def record_safely(self, record: Record) -> None:
@@ -140,14 +149,14 @@ class Journal:
         Raises:
             JobStorageError: it cannot be written.
         """
-        with _told(self.path):
+        with self._alone():
             self._db.execute("PRAGMA synchronous = FULL")
-        try:
-            with self._transaction():
-                self._put(_NOW, record)
-                self._put(_SAFE, record)
-        finally:
-            self._db.execute("PRAGMA synchronous = NORMAL")
+            try:
+                with self._transaction():
+                    self._put(_NOW, record)
+                    self._put(_SAFE, record)
+            finally:
+                self._db.execute("PRAGMA synchronous = NORMAL")
 
     def _put(self, which: int, record: Record) -> None:
         body = msgspec.json.encode(record)
@@ -176,8 +185,15 @@ class Journal:
             )
 
     @contextmanager
+    def _alone(self) -> Iterator[None]:
+        # Closing a connection that another thread is using ends the process: who is cancelled
+        # twice may do so.
+        with self._guard, _told(self.path):
+            yield
+
+    @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _told(self.path):
+        with self._alone():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -203,7 +219,7 @@ def _told(path: Path) -> Iterator[None]:
             f"{path}: {error}. What is recorded is kept: make room or choose a place that can be "
             "written, and run the same again to go on"
         ) from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, msgspec.MsgspecError, TypeError) as error:
         raise JobChangedError(
             f"{path} cannot be read as the journal of a job ({error}): name another output, or "
             "start over (fresh)"

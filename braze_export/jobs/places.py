@@ -124,5 +124,7 @@ def _check(made: Places) -> None:
     if len({file.resolve() for file in files}) < len(files):
         raise InputError("the output, the unknown and the failed identifiers need a file each")
     for file in files:
+        if file.exists() and not file.is_file():
+            raise InputError(f"{file} is no file that can be replaced: choose another place")
         if not file.parent.is_dir():
             raise InputError(f"{file.parent} is no directory: make it, or choose another place")

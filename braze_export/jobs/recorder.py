@@ -16,6 +16,7 @@ from attrs import Factory, define, field, frozen
 
 from braze_export._json import one_line
 from braze_export.jobs.compression import Codec
+from braze_export.jobs.halting import Halted
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.kinds import as_text
 from braze_export.jobs.slices import Slice
@@ -144,6 +145,7 @@ class Recorder:
     _waiting: deque[tuple[Settled, asyncio.Future[None]]] = field(factory=deque, init=False)
     _thread: ThreadPoolExecutor = field(factory=_thread, init=False)
     _writing: asyncio.Task[None] | None = field(default=None, init=False)
+    _released: bool = field(default=False, init=False)
     _synced: float = field(factory=time.monotonic, init=False)
 
     async def write(self, settled: Settled) -> None:
@@ -151,12 +153,22 @@ class Recorder:
 
         Raises:
             JobStorageError: it cannot be written; nothing of it is.
+            Halted: it is not its turn, and never will be.
         """
         recorded = asyncio.get_running_loop().create_future()
         self._waiting.append((settled, recorded))
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all())
         await recorded
+
+    def release(self) -> None:
+        """Let those go who wait for slices before theirs, of which nothing will come any more.
+
+        They get ``Halted``, once what can be recorded is.
+        """
+        self._released = True
+        if self._writing is None:
+            self._let_go()
 
     async def aclose(self) -> None:
         """Wait until what was to be recorded is."""
@@ -172,6 +184,14 @@ class Recorder:
                 await asyncio.sleep(_LINGER)
         finally:
             self._writing = None
+            if self._released:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        while self._waiting:
+            _, recorded = self._waiting.popleft()
+            if not recorded.done():
+                recorded.set_exception(Halted())
 
     async def _write_group(self, due: list[tuple[Settled, asyncio.Future[None]]]) -> None:
         try:

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections import deque
-from typing import Any, Final
+from itertools import islice
+from typing import Final
 
 from attrs import Factory, define, field
 
 from braze_export.batching import Batch
+from braze_export.errors import BrazeError
 from braze_export.jobs.accounting import Settler
 from braze_export.jobs.halting import Halted, Halting
 from braze_export.jobs.recorder import Recorder, Settled
 from braze_export.jobs.slices import Slice, Source
-from braze_export.jobs.verdicts import Judge
+from braze_export.jobs.verdicts import Judge, Verdict
 from braze_export.narrowing import Outcome
 
 _GRACE: Final = 30.0  # seconds for requests under way, once the job is to stop
@@ -37,6 +39,9 @@ class Run:
     gate: Halting
     concurrency: int
     _again: deque[Slice] = field(init=False, default=Factory(deque))
+    _known: Batch | None = field(init=False, default=None)  # somebody whom Braze has answered for
+    _probing: asyncio.Lock = field(init=False, default=Factory(asyncio.Lock))
+    _busy: int = field(init=False, default=0)  # workers that may yet have something recorded
     _halted: asyncio.Event = field(init=False, default=Factory(asyncio.Event))
     _failure: BaseException | None = field(init=False, default=None)
 
@@ -60,6 +65,8 @@ class Run:
         halted = asyncio.create_task(self._halted.wait())
         try:
             await self._until_done(workers, halted)
+            if not self.halted:
+                await self._record(self.judge.aside)
         finally:
             halted.cancel()
             for worker in workers:
@@ -68,14 +75,11 @@ class Run:
             await self.recorder.aclose()
         if self._failure is not None:
             raise self._failure
-        if not self.halted:
-            for settled in self.judge.aside:
-                await self.recorder.write(settled)
 
     async def _until_done(
         self, workers: "list[asyncio.Task[None]]", halted: "asyncio.Task[bool]"
     ) -> None:
-        everyone: asyncio.Future[Any] = asyncio.gather(*workers)
+        everyone = asyncio.create_task(asyncio.wait(workers))
         try:
             await asyncio.wait([everyone, halted], return_when=asyncio.FIRST_COMPLETED)
             if not everyone.done():
@@ -84,6 +88,7 @@ class Run:
             everyone.cancel()
 
     async def _work(self) -> None:
+        self._busy += 1
         try:
             while not self.halted and (piece := await self._next()) is not None:
                 settled = await self._settled(piece)
@@ -94,18 +99,30 @@ class Run:
             if self._failure is None:
                 self._failure = error
             self.halt()
+        finally:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Note that a worker brings nothing more for now; the last one ends the waiting in vain."""
+        self._busy -= 1
+        if self.halted and not self._busy:
+            self.recorder.release()
 
     async def _next(self) -> Slice | None:
         # While nothing comes through, others are tried: it may be the fault of these alone. Not
         # where others would have to wait for these.
-        patient = self.judge.failing and len(self._again) < self.concurrency
-        patient = patient and not self.recorder.ordered
-        if self._again and not patient:
+        if self._again and not (self.judge.failing and self._others):
             return self._again.popleft()
         piece = await self.source.take()
         if piece is None and self._again:
             return self._again.popleft()
         return piece
+
+    @property
+    def _others(self) -> bool:
+        """Whether there are slices that may be tried instead of those that failed."""
+        room = len(self._again) < self.concurrency and not self.recorder.ordered
+        return room and not self.source.exhausted
 
     async def _settled(self, piece: Slice) -> Settled:
         if piece.batch is None:
@@ -127,13 +144,53 @@ class Run:
                 return
 
     async def _place(self, settled: Settled) -> None:
-        now = asyncio.get_running_loop().time()
-        last = self.source.exhausted or self.recorder.ordered
-        verdict = self.judge.verdict(settled, now, last=last)
+        verdict = self._verdict(settled)
         if verdict == "again":
             self._again.append(settled.piece)
+            if not (self._others and self.judge.answered):
+                await self._probe(settled.outcome.failed[-1].error)
+        elif verdict == "record":
+            due, self.judge.aside = [*self.judge.aside, settled], []
+            await self._record(due)
+
+    def _verdict(self, settled: Settled) -> Verdict:
+        if settled.piece.batch is not None:
+            self._known = _answered_for(settled) or self._known
+            return self.judge.verdict(settled, asyncio.get_running_loop().time())
+        # Nobody was asked, so that there is nothing to judge.
+        if self.judge.accepted or not self.recorder.ordered:
+            return "record"
+        self.judge.aside.append(settled)  # those before may be there, and it must not wait for them
+        return "aside"
+
+    async def _record(self, due: list[Settled]) -> None:
+        """Have slices recorded, together: in order one may have to wait for another."""
+        writing = [self.recorder.write(settled) for settled in due]
+        self._rest()
+        try:
+            await (writing[0] if len(writing) == 1 else asyncio.gather(*writing))
+        finally:
+            self._busy += 1
+
+    async def _probe(self, error: BrazeError) -> None:
+        """Ask for somebody asked for before: is it these slices, or the way to Braze?
+
+        Raises:
+            BrazeError: the error given: nothing has come through in this run.
+        """
+        if self._probing.locked():
             return
-        if verdict == "record":
-            while self.judge.aside:
-                await self.recorder.write(self.judge.aside.pop())
-            await self.recorder.write(settled)
+        async with self._probing:
+            known = self._known or self.source.known
+            outcome = None if known is None else await self.settler.ask(known)
+        self.judge.probed(outcome, error)
+
+
+def _answered_for(settled: Settled) -> Batch | None:
+    """Return somebody of a slice for whom Braze had an answer."""
+    batch, outcome = settled.piece.batch, settled.outcome
+    if batch is None or not (outcome.users or outcome.invalid):
+        return None
+    failed = {identifier for failure in outcome.failed for identifier in failure.identifiers}
+    answered = (identifier for identifier in batch.identifiers if identifier not in failed)
+    return Batch(tuple(islice(answered, 1))) if len(failed) < len(batch.identifiers) else None

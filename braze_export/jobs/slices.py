@@ -7,6 +7,7 @@ those that were written by an earlier run are passed over.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Container, Iterator
+from itertools import chain
 from typing import Final
 
 from attrs import Factory, define, field, frozen
@@ -17,6 +18,7 @@ from braze_export.jobs.kinds import Kind
 from braze_export.jobs.values import Unusable
 
 _AHEAD: Final = 5_000  # identifiers made ready at once
+_MANY: Final = 1_000  # unusable items, for which no identifier is waited any longer
 
 
 @frozen
@@ -39,7 +41,7 @@ def slices(
     kind: Kind,
     without_repeats: Callable[[list[str]], list[str]],
 ) -> Iterator[Slice]:
-    """Yield the slices of an input. Pure.
+    """Yield the slices of an input: the same ones, however it is cut into blocks. Pure.
 
     Args:
         blocks: what is read.
@@ -49,10 +51,8 @@ def slices(
     size, number = kind.together, 0
     texts: list[str] = []
     unusable: list[Unusable] = []
-    for block in blocks:
-        good, bad = _sorted(block)
+    for good, bad in chain.from_iterable(map(_runs, blocks)):
         texts += without_repeats(good)
-        unusable += bad
         whole = len(texts) // size * size
         for at in range(0, whole, size):
             batch = Batch(tuple(map(kind.make, texts[at : at + size])))
@@ -60,9 +60,30 @@ def slices(
             number += 1
             unusable.clear()
         del texts[:whole]
+        if bad is not None:
+            unusable.append(bad)
+        if len(unusable) == _MANY:
+            yield Slice(number, None, tuple(unusable))
+            number += 1
+            unusable.clear()
     if texts or unusable:
         last = Batch(tuple(map(kind.make, texts))) if texts else None
         yield Slice(number, last, tuple(unusable))
+
+
+def _runs(block: list[str | Unusable]) -> Iterator[tuple[list[str], Unusable | None]]:
+    """Yield what can be asked for, up to each item that cannot, and that item."""
+    run: list[str] = []
+    if Unusable not in map(type, block):
+        yield block, None  # type: ignore[misc] # no other kind is in it
+        return
+    for item in block:
+        if isinstance(item, str):
+            run.append(item)
+        else:
+            yield run, item
+            run = []
+    yield run, None
 
 
 def _sorted(block: list[str | Unusable]) -> tuple[list[str], list[Unusable]]:
@@ -106,6 +127,7 @@ class Source:
         slices: all of them.
         watermark: those below it are passed over,
         beyond: and these.
+        known: of those passed over, an identifier.
     """
 
     _slices: Iterator[Slice]
@@ -114,6 +136,8 @@ class Source:
     _ready: deque[Slice] = field(init=False, default=Factory(deque))
     _turn: asyncio.Lock = field(init=False, default=Factory(asyncio.Lock))
     _ended: bool = field(init=False, default=False)
+    _error: Exception | None = field(init=False, default=None)
+    known: Batch | None = field(init=False, default=None)
 
     @property
     def exhausted(self) -> bool:
@@ -130,17 +154,24 @@ class Source:
             async with self._turn:
                 if not self._ready and not self._ended:
                     self._ready.extend(await asyncio.to_thread(self._read))
+        if not self._ready and self._error is not None:
+            raise self._error
         return self._ready.popleft() if self._ready else None
 
     def _read(self) -> list[Slice]:
         taken: list[Slice] = []
         size = 0
-        for piece in self._slices:
-            if piece.number < self._watermark or piece.number in self._beyond:
-                continue
-            taken.append(piece)
-            size += len(piece.batch.identifiers) if piece.batch else 1
-            if size >= _AHEAD:
-                return taken
+        try:
+            for piece in self._slices:
+                if piece.number < self._watermark or piece.number in self._beyond:
+                    if piece.batch:
+                        self.known = Batch(piece.batch.identifiers[:1])
+                    continue
+                taken.append(piece)
+                size += len(piece.batch.identifiers) if piece.batch else 1
+                if size >= _AHEAD:
+                    return taken
+        except Exception as error:  # noqa: BLE001 - raised after what was read is handed out
+            self._error = error
         self._ended = True
         return taken

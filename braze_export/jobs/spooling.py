@@ -54,11 +54,11 @@ async def kept(source: Input, places: Places, stop: asyncio.Event) -> Kept:
         InputError: it cannot be read, or is a terminal.
         JobStorageError: there is no room for it.
     """
-    if not is_fleeting(source.path):
+    if not await asyncio.to_thread(is_fleeting, source.path):
         return Kept(source, await detached(lambda: fingerprint(source.path)))
     copy = evolve(source, path=places.spooled, format=source.format or "lines")
     if source.path == STANDARD and os.isatty(0):
-        if not places.spooled.exists():
+        if not await asyncio.to_thread(places.spooled.exists):
             raise InputError("standard input is a terminal: name a file, or pipe identifiers in")
         return Kept(copy, await detached(lambda: fingerprint(places.spooled)))
     return Kept(copy, await _unless(stop, detached(lambda: _taken(source.path, places))))

@@ -12,7 +12,7 @@ from zlib import crc32
 import msgspec
 from attrs import define, field
 
-from braze_export.errors import JobStorageError
+from braze_export.errors import JobChangedError, JobStorageError
 
 _BLOCK: Final = 1024 * 1024
 
@@ -152,9 +152,15 @@ def append_to(target: Path, source: Path, length: int) -> None:
         length: bytes of the target before.
 
     Raises:
+        JobChangedError: the target is shorter than that.
         JobStorageError: it cannot be written.
     """
     with told(target):
+        if length and (not target.exists() or target.stat().st_size < length):
+            raise JobChangedError(
+                f"{target} is gone or was cut off, to which more would be added: put it back, or "
+                "start over (fresh)"
+            )
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
         with os.fdopen(descriptor, "r+b") as out, source.open("rb") as file:
             out.truncate(length)
@@ -172,6 +178,7 @@ def put_in_place(source: Path, target: Path) -> None:
         JobStorageError: it cannot be written.
     """
     with told(target):
+        target = target.resolve()  # a link stays one
         try:
             source.replace(target)
         except OSError as error:

@@ -13,15 +13,18 @@ from braze_export.errors import (
     AuthenticationError,
     BadRequestError,
     BrazeError,
+    ClientClosedError,
+    DecodeError,
     InputError,
     PayloadTooLargeError,
     PermissionDeniedError,
 )
 from braze_export.jobs.recorder import Settled
+from braze_export.narrowing import Outcome
 
 Verdict: TypeAlias = Literal["record", "again", "aside"]
 
-_OF_THE_KEY: Final = (AuthenticationError, PermissionDeniedError)
+_OF_THE_JOB: Final = (AuthenticationError, PermissionDeniedError, ClientClosedError)
 _OF_ITS_OWN: Final = (BadRequestError, PayloadTooLargeError, InputError)
 _REFUSED: Final = 150  # identifiers, of which Braze took none: it is not them
 _LONGEST_PAUSE: Final = 60.0
@@ -40,17 +43,16 @@ class Judge:
     patience: float
     accepted: bool
     aside: list[Settled] = Factory(list)
-    _answered: int = field(default=0, init=False)  # slices in this run
+    _answered: int = field(default=0, init=False)  # requests in this run, roughly
     _failing_since: float | None = field(default=None, init=False)
     _first_tries: dict[int, int] = field(factory=dict, init=False)  # answered by then
 
-    def verdict(self, settled: Settled, now: float, *, last: bool) -> Verdict:
+    def verdict(self, settled: Settled, now: float) -> Verdict:
         """Say what to do with a slice: record it, ask again later, or set it aside.
 
         Args:
             settled: what came of it.
             now: seconds on any clock.
-            last: whether no others are left that could come through instead.
 
         Raises:
             BrazeError: the job must end.
@@ -58,14 +60,20 @@ class Judge:
         number, outcome = settled.piece.number, settled.outcome
         errors = [failure.error for failure in outcome.failed]
         for error in errors:
-            if isinstance(error, _OF_THE_KEY):
+            if isinstance(error, _OF_THE_JOB):
                 raise error
-        if not errors or outcome.users or outcome.invalid:
-            self._has_answered(number)
-            return "record"
-        if isinstance(errors[-1], _OF_ITS_OWN):
+        answered = bool(not errors or outcome.users or outcome.invalid or outcome.errors)
+        if answered:
+            self.came_through()
+        # Parts of a slice that is narrowed down may fall into an outage, while others came.
+        own = (*_OF_ITS_OWN, DecodeError) if answered else _OF_ITS_OWN
+        others = [error for error in errors if not isinstance(error, own)]
+        if others:
+            return self._failed(number, others[-1], now)
+        if not answered:
             return self._refused(settled, errors[-1])
-        return self._failed(number, errors[-1], now, last=last)
+        self._first_tries.pop(number, None)
+        return "record"
 
     def pause(self, now: float) -> float:
         """Return the seconds to wait before anything is asked, while nothing comes through."""
@@ -73,33 +81,54 @@ class Judge:
             return 0.0
         return min(_LONGEST_PAUSE, max(1.0, (now - self._failing_since) / 4))
 
+    def probed(self, outcome: Outcome | None, error: BrazeError) -> None:
+        """Note what came for somebody who was asked for to see whether the way is there.
+
+        Args:
+            outcome: what came; ``None`` if nobody could be asked for.
+            error: why there is doubt.
+
+        Raises:
+            BrazeError: that error: nothing has come through since this run began.
+        """
+        failed = outcome is None or any(
+            not isinstance(failure.error, _OF_ITS_OWN) for failure in outcome.failed
+        )
+        if not failed:
+            self.came_through()
+        elif not self._answered:
+            raise error
+
+    @property
+    def answered(self) -> bool:
+        """Whether anything came through in this run."""
+        return self._answered > 0
+
     @property
     def failing(self) -> bool:
         """Whether nothing came through of late."""
         return self._failing_since is not None
 
-    def _has_answered(self, number: int) -> None:
+    def came_through(self) -> None:
+        """Note that Braze has answered."""
         self._answered += 1
         self.accepted = True
         self._failing_since = None
-        self._first_tries.pop(number, None)
 
     def _refused(self, settled: Settled, error: BrazeError) -> Verdict:
         if self.accepted:
             return "record"
         self.aside.append(settled)
-        if sum(refused.size for refused in self.aside) >= _REFUSED:
+        if sum(refused.size for refused in self.aside if refused.piece.batch) >= _REFUSED:
             raise error
         return "aside"
 
-    def _failed(self, number: int, error: BrazeError, now: float, *, last: bool) -> Verdict:
-        again = number in self._first_tries
-        if not self.accepted or not (self._answered or last):
+    def _failed(self, number: int, error: BrazeError, now: float) -> Verdict:
+        if not self.accepted:
             raise error  # the way to Braze was not there from the beginning
-        first = self._first_tries.setdefault(number, self._answered)
-        if again and (last or self._answered > first):
+        if self._answered > self._first_tries.setdefault(number, self._answered):
             del self._first_tries[number]
-            return "record"  # others came through meanwhile, or none is left that could
+            return "record"  # others came through meanwhile
         self._failing_since = now if self._failing_since is None else self._failing_since
         if now - self._failing_since > self.patience:
             raise error

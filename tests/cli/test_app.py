@@ -95,7 +95,7 @@ def test_without_a_command_it_helps(run: Any) -> None:
         (["nonsense"], "No such command 'nonsense'"),
         (["ids", "--bogus"], "No such option"),
         (["segments", "details"], "Missing argument 'SEGMENT_ID'"),
-        (["ids", "--as", "name", "u1"], "'name' is none of external_id, braze_id"),
+        (["ids", "--as", "name", "u1"], "'name' is no kind of identifier: allowed are external_id"),
         (["ids", "--as", "alias: ", "u1"], "alias:LABEL"),
         (["ids", "--period", "5", "u1"], "--period needs --max-requests"),
         (["ids", "--api-key", KEY[:3], "u1"], "No such option"),

@@ -17,9 +17,11 @@ from braze_export import (
     ExportStats,
     RetryPolicy,
 )
+from braze_export._json import one_line
 from braze_export.cli import exporting, reading, writing
 from braze_export.cli.failures import in_our_words
 from braze_export.cli.screen import Screen
+from braze_export.jobs.kinds import Kind
 from braze_export.sandbox import Fault, Sandbox, Window
 from tests.cli.conftest import KEY, lines_of, point_to, serving
 
@@ -77,9 +79,9 @@ def test_files(
     assert names((tmp_path / "users.ndjson").read_text()) == ["u1", "u2"]
     assert (tmp_path / "unknown.txt").read_text() == "nobody\n"
     assert (tmp_path / "failed.ndjson").read_text() == ""
-    assert "The unknown ids are in unknown.txt" in ran.err
-    assert ran.err.endswith("The profiles are in users.ndjson\n")
-    assert not list(tmp_path.glob("*.partial"))
+    assert re.search(r"^Unknown in +unknown.txt *$", ran.err, re.MULTILINE)
+    assert re.search(r"^Output +.*users.ndjson *$", ran.err, re.MULTILINE)
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("extra", [[], ["--input", "-"]])
@@ -187,7 +189,8 @@ def test_limit_of_ndjson(braze: Sandbox, run: Any) -> None:
     [
         (["u1", "--input", "ids.txt"], "not both"),
         (["u1", "--format", "table", "-o", "x"], "leave --format table out"),
-        (["-i", "ids.txt", "-o", "./ids.txt"], "different files"),
+        (["-i", "ids.txt", "-o", "./ids.txt"], "is the input: name another file"),
+        (["-i", "ids.txt", "-o", "./ids.txt", "--limit", "1"], "different files"),
         (["u1", "-o", "x", "--unknown", "x"], "different files"),
         (["u1", "--unknown", "-"], "different files"),
         (["u1", "-o", "missing/x"], "missing/x cannot be written (No such file or directory)"),
@@ -211,8 +214,8 @@ def test_nowhere_to_read_from(braze: Sandbox, run: Any, monkeypatch: pytest.Monk
 
     for stdin in (Terminal(), None):
         monkeypatch.setattr("sys.stdin", stdin)
-        with pytest.raises(Exception, match="No identifiers"), reading.opened((), None):
-            pass
+        with pytest.raises(Exception, match="No identifiers"):
+            reading.opened((), None, Kind("external_id")).__enter__()
 
 
 def test_a_line_that_is_not_utf_8(
@@ -220,7 +223,10 @@ def test_a_line_that_is_not_utf_8(
 ) -> None:
     ran = run("ids", "-i", ids_file(b"u1\nu2\ncaf\xe9\n"), "-o", "users.ndjson")
     assert ran.code == 2
-    assert "ids.txt, line 3 is not UTF-8" in ran.err
+    assert (
+        ran.err
+        == "Error: ids.txt: line 3 is not utf-8: give --encoding, such as cp1252 or utf-16\n"
+    )
     assert list(tmp_path.iterdir()) == [tmp_path / "ids.txt"]
 
 
@@ -229,7 +235,7 @@ def test_a_line_that_is_no_identifier(
 ) -> None:
     ran = run("ids", "-i", ids_file(b"u1\n" + b"x" * 200_000))
     assert ran.code == 2
-    assert "ids.txt, line 2 is longer than" in ran.err
+    assert "ids.txt, line 2: it has more than 65,536 characters" in ran.err
 
 
 def test_an_input_that_cannot_be_read(braze: Sandbox, run: Any, monkeypatch: Any) -> None:
@@ -404,6 +410,31 @@ def test_ctrl_c(
         process.send_signal(number)
         err = process.stderr.read()
     assert "1 request, limit 0/1, next window in " in line
+    assert process.stdout.read() == ""
+    assert process.wait(10) == code
+    assert err.endswith(
+        "Warning: Not complete. Run the same command again to go on after 50 of 1,000.\n"
+    )
+    assert "Traceback" not in err
+    assert not (tmp_path / "users.ndjson").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_of_a_stream(
+    number: signal.Signals,
+    code: int,
+    spawn: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "ids.txt").write_text("".join(f"u{n}\n" for n in range(1, 1001)))
+    with one_window(1) as sandbox:
+        point_to(sandbox, monkeypatch)
+        process = spawn("ids", "-i", "ids.txt", "-o", "users.ndjson", "--limit", "999")
+        while " 50/1,000 ids" not in process.stderr.readline():
+            pass
+        process.send_signal(number)
+        err = process.stderr.read()
     assert "\nRate limit: waited at least " in err
     assert process.stdout.read() == ""
     assert process.wait(10) == code
@@ -504,8 +535,7 @@ def dry(run: Any, *arguments: str, stdin: bytes = b"") -> tuple[dict[str, str], 
     ran = run("ids", "--dry-run", *arguments, stdin=stdin)
     assert ran.code == 0
     assert ran.err.endswith(
-        "Nothing was sent. The time that the requests themselves take comes on top; what is asked "
-        "for twice in short order is sent once.\n"
+        "Nothing was sent. The time that the requests themselves take comes on top.\n"
     )
     rows, _, advice = ran.out.partition("\n\n")
     return dict(re.split(r"  +", row.rstrip(), maxsplit=1) for row in lines_of(rows)), advice
@@ -515,7 +545,8 @@ def test_a_dry_run_needs_neither_key_nor_endpoint(run: Any, tmp_path: Path) -> N
     outputs = ("-o", "users.ndjson", "--unknown", "unknown.txt", "--failed", "failed.ndjson")
     rows, advice = dry(run, "u1", "u2", "u1", *outputs)
     assert rows == {
-        "identifiers": "3",
+        "identifiers": "2",
+        "repeated": "1, left out",
         "requests": "1",
         "limit": "2,500 requests per 60 s",
         "least time": "0 s",
@@ -542,7 +573,7 @@ def test_a_dry_run_counts_the_input(
     ids_file(content)
     number = content.count(b"u")
     rows, _ = dry(run, *extra, stdin=b"" if "ids.txt" in extra else content)
-    assert rows["lines read"] == f"{2 * number:,}"
+    assert rows.get("lines read") == (None if "ids.txt" in extra else f"{2 * number:,}")
     assert rows["identifiers"] == f"{number:,}"
     assert rows["requests"] == str((number + 49) // 50)
 
@@ -623,8 +654,8 @@ def test_a_dry_run_of_nothing(run: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "content", "message"),
     [
-        (["-i", "ids.txt"], b"u1\ncaf\xe9\n", "ids.txt, line 2 is not UTF-8"),
-        (["-i", "ids.txt"], b"x" * 200_000, "ids.txt, line 1 is longer than"),
+        (["-i", "ids.txt"], b"u1\ncaf\xe9\n", "ids.txt: line 2 is not utf-8: give --encoding"),
+        (["-i", "ids.txt"], b"x" * 200_000, "ids.txt, line 1: it has more than"),
         (["-i", "missing.txt"], b"", "missing.txt"),
         (["-i", "ids.txt", "-o", "ids.txt"], b"u1\n", "different files"),
         (["-i", "ids.txt", "--new-workspace"], b"u1\n", "give --fields"),

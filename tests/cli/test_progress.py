@@ -6,10 +6,11 @@ import pytest
 
 from braze_export import ExportStats
 from braze_export.cli import progress
-from braze_export.cli.progress import Pace, Progress, duration
+from braze_export.cli.progress import Progress, duration
 from braze_export.cli.reading import Arguments, Lines
 from braze_export.cli.readings import IdsReading as Reading
 from braze_export.cli.screen import Screen
+from braze_export.jobs.pace import Pace
 from braze_export.limits import PoolSnapshot
 from tests.virtual import run
 

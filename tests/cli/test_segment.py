@@ -13,7 +13,7 @@ import pytest
 
 from braze_export import DownloadStats, ExportSettings, ExportState, Polling
 from braze_export.cli import export_run, readings, writing
-from braze_export.cli.progress import Pace
+from braze_export.jobs.pace import Pace
 from braze_export.sandbox import Fault, Sandbox
 from tests.cli.conftest import KEY, Ran, lines_of, point_to, serving
 from tests.cli.test_ids import names, no_pauses

@@ -189,6 +189,12 @@ PLACES = (
     ("dlt.common.storages.load_package:PackageStorage.complete_loading_package", "before"),
     ("dlt.common.storages.load_package:PackageStorage.complete_loading_package", "after"),
 )
+#: To dlt merge is as append. The middle of each step is tried always, the rest now and then.
+KILLS = [
+    pytest.param(*place, mode, marks=() if (place in PLACES[4:6]) else pytest.mark.slow)
+    for mode in ("replace", "append")
+    for place in PLACES
+]
 KILLED = """
 import importlib, os, signal, sys
 from pathlib import Path
@@ -214,8 +220,7 @@ load([lines], Tables(("email", "devices")), table, Path(folder, "work"), round=i
 """
 
 
-@pytest.mark.parametrize("mode", ["replace", "append"])  # to dlt merge is as append
-@pytest.mark.parametrize(("target", "when"), PLACES)
+@pytest.mark.parametrize(("target", "when", "mode"), KILLS)
 def test_a_killed_load_is_finished_with_each_row_once(
     tmp_path: Path, target: str, when: str, mode: Mode
 ) -> None:
