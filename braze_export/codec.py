@@ -40,11 +40,13 @@ class IdsAnswer:
         users: each user's JSON: a view of the answer's bytes; ``bytes()`` makes a copy.
         invalid_user_ids: as Braze sent them: strings, or perhaps objects.
         errors: messages of errors that left the rest of the request untouched.
+        broken: whether there are line breaks in it, between tokens.
     """
 
     users: list[msgspec.Raw]
     invalid_user_ids: list[Any]
     errors: list[str]
+    broken: bool = False
 
 
 _ASIDE = ("invalid_user_ids", "errors")
@@ -76,7 +78,7 @@ def split_ids_answer(body: bytes, endpoint: Endpoint) -> IdsAnswer:
             "the body has neither users nor invalid_user_ids", endpoint=endpoint, raw=body[:_KEPT]
         )
     unknown = invalid if isinstance(invalid, list) else [invalid]
-    return IdsAnswer(envelope.users or [], unknown, errors)
+    return IdsAnswer(envelope.users or [], unknown, errors, broken=b"\n" in body or b"\r" in body)
 
 
 def _open(body: bytes) -> _Envelope:

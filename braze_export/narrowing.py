@@ -29,6 +29,7 @@ class Outcome:
         failed: identifiers that could not be asked for, and why.
         unaccounted: identifiers for which neither a user nor an invalid id came.
         errors: Braze's messages of errors that left the rest of a request untouched.
+        broken: whether there may be line breaks in users, between tokens.
     """
 
     users: list[msgspec.Raw] = Factory(list)
@@ -36,6 +37,7 @@ class Outcome:
     failed: list[FailedBatch] = Factory(list)
     unaccounted: int = 0
     errors: list[str] = Factory(list)
+    broken: bool = False
 
     def add(self, other: "Outcome") -> None:
         """Take in the outcome of a part."""
@@ -44,6 +46,7 @@ class Outcome:
         self.failed += other.failed
         self.unaccounted += other.unaccounted
         self.errors += other.errors
+        self.broken = self.broken or other.broken
 
 
 @define
@@ -131,5 +134,9 @@ def _read(batch: Batch, answer: IdsAnswer) -> Outcome:
         invalid = [InvalidUserId(batch.identifiers[0])]
     missing = asked - len(answer.users) - len(invalid)
     return Outcome(
-        users=answer.users, invalid=invalid, unaccounted=max(0, missing), errors=answer.errors
+        users=answer.users,
+        invalid=invalid,
+        unaccounted=max(0, missing),
+        errors=answer.errors,
+        broken=answer.broken,
     )

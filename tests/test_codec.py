@@ -321,3 +321,9 @@ def test_a_profile_class_of_ones_own() -> None:
         Extended, b'{"email": "a", "loyalty": "gold", "created_at": "2020-07-10 15:00:00 UTC"}'
     )
     assert (made.email, made.loyalty, made.created_at.year) == ("a", "gold", 2020)
+
+
+@pytest.mark.parametrize("between", [b" ", b"\n", b"\r", b"\r\n"])
+def test_an_answer_says_whether_it_has_line_breaks(between: bytes) -> None:
+    body = b'{"users":[{"a":%s1}]}' % between
+    assert split_ids_answer(body, EXPORT_IDS).broken == (between != b" ")

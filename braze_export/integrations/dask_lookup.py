@@ -211,7 +211,7 @@ class Answers:
         self._check(outcome)
         self.note(outcome.failed)
         self.unknown += (_utf8(as_text(unknown.identifier)) for unknown in outcome.invalid)
-        await self.rows.add(profile_lines(outcome.users))
+        await self.rows.add(b"".join(profile_lines([outcome])))
 
     def _check(self, outcome: Outcome) -> None:
         self._answered |= bool(outcome.users or outcome.invalid)

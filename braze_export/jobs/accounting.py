@@ -126,6 +126,7 @@ class Settler:
             failed=first.failed + second.failed,
             unaccounted=second.unaccounted,
             errors=second.errors,
+            broken=first.broken or second.broken,
         )
 
 

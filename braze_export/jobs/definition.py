@@ -6,7 +6,7 @@ from typing import Any, Final
 from braze_export.errors import InputError, JobChangedError, JobError
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.places import Places
-from braze_export.jobs.staging import Mark, Staged
+from braze_export.jobs.staging import Staged
 
 _WORDS: Final = {
     "fingerprint": "the content of the input",
@@ -91,8 +91,8 @@ def _without(definition: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
 def _still_there(journal: Journal, places: Places) -> Record:
     """Return the latest record whose files hold what it says."""
     for record in journal.records():
-        marks = {name: record.files.get(name, Mark()) for name in record.files}
-        if all(Staged(places.staged(name)).holds(mark) for name, mark in marks.items()):
+        files = ((Staged(places.staged(name)), length) for name, length in record.files.items())
+        if all(file.holds(length) for file, length in files):
             return record
     raise JobChangedError(
         f"the files in {places.folder} do not hold what its journal says: they were changed or "

@@ -17,7 +17,7 @@ from braze_export.jobs.recorder import FAILED, PROFILES, UNKNOWN, Recorder
 from braze_export.jobs.repeats import Repeated, Repeats
 from braze_export.jobs.run import Run
 from braze_export.jobs.slices import Count, Source, counted, slices
-from braze_export.jobs.staging import Mark, Staged, told
+from braze_export.jobs.staging import Staged, told
 from braze_export.jobs.values import Input
 from braze_export.jobs.verdicts import Judge
 from braze_export.jobs.watching import Watch, ended
@@ -124,7 +124,7 @@ class Exporting:
 
 def _open(files: Mapping[str, Staged], record: Record) -> None:
     for name, file in files.items():
-        file.open(record.files.get(name, Mark()))
+        file.open(record.files.get(name, 0))
 
 
 def _close(*opened: Reader | Staged) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Self
 import msgspec
 
 from braze_export.errors import JobChangedError, JobRunningError, JobStorageError
-from braze_export.jobs.staging import Mark
+from braze_export.jobs.machine import start_of_machine
 
 _VERSION: Final = 1
 _PATIENCE: Final = 0.2  # seconds: of two that begin at the same moment one is to get it
@@ -40,7 +40,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         unknown: identifiers that Braze does not know.
         failed: identifiers that failed.
         bytes: of all profiles, as JSON.
-        files: how much of each file belongs to this record.
+        files: how many bytes of each file belong to this record.
+        machine: the machine's start, up to whose end the files are what was written.
         bases: bytes of the finished files before this round, which adds to them.
     """
 
@@ -53,8 +54,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     unknown: int = 0
     failed: int = 0
     bytes: int = 0
-    files: dict[str, Mark] = {}
+    files: dict[str, int] = {}
     bases: dict[str, int] = {}
+    machine: str = msgspec.field(default_factory=start_of_machine)
 
 
 class Journal:
@@ -106,10 +108,15 @@ class Journal:
             return None if row is None else msgspec.json.decode(row[0], type=dict[str, Any])
 
     def records(self) -> Iterator[Record]:
-        """Yield the records to go on from: the last one, and the last one that is safe."""
-        for which in (_NOW, _SAFE):
-            if (record := self._recorded(which)) is not None:
-                yield record
+        """Yield the records to go on from: the last one, and the last one that is safe.
+
+        The last one only while the machine still runs on which it was made.
+        """
+        now, safe = map(self._recorded, (_NOW, _SAFE))
+        if now is not None and now.machine == start_of_machine():
+            yield now
+        if safe is not None:
+            yield safe
 
     def _recorded(self, which: int) -> Record | None:
         with self._alone():

@@ -7,7 +7,7 @@ never more than what is under way.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -15,17 +15,17 @@ import msgspec
 from attrs import Factory, define, field, frozen
 
 from braze_export._json import one_line
-from braze_export.jobs.compression import Codec
+from braze_export.jobs.compression import Codec, Plain
 from braze_export.jobs.halting import Halted
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.kinds import as_text
+from braze_export.jobs.machine import start_of_machine
 from braze_export.jobs.slices import Slice
-from braze_export.jobs.staging import Staged
+from braze_export.jobs.staging import Piece, Staged
 from braze_export.narrowing import Outcome
 
 PROFILES, UNKNOWN, FAILED = "profiles", "unknown", "failed"
 
-_LINGER: Final = 0.0  # seconds: to record several at once costs little more than one
 _SYNCED_EVERY: Final = 10.0  # seconds: what a machine that dies may cost
 
 
@@ -61,14 +61,14 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__} {status}" if status else type(error).__name__
 
 
-def profile_lines(users: list[msgspec.Raw]) -> bytes:
-    """Return profiles as NDJSON, as they were sent but for line breaks between tokens."""
-    if not users:
-        return b""
-    lines = b"\n".join([*users, b""])
-    if lines.count(b"\n") == len(users) and b"\r" not in lines:
-        return lines
-    return b"".join(one_line(bytes(user)) + b"\n" for user in users)
+def profile_lines(outcomes: Iterable[Outcome]) -> list[Piece]:
+    """Return profiles as the pieces of NDJSON, as they were sent but for line breaks in them."""
+    users: list[Piece] = []
+    for outcome in outcomes:
+        users += map(one_line, map(bytes, outcome.users)) if outcome.broken else outcome.users
+    lines: list[Piece] = [b"\n"] * (2 * len(users))
+    lines[::2] = users
+    return lines
 
 
 def unknown_lines(outcome: Outcome) -> bytes:
@@ -178,10 +178,8 @@ class Recorder:
 
     async def _write_all(self) -> None:
         try:
-            await asyncio.sleep(_LINGER)
             while due := self._due():
                 await self._write_group(due)
-                await asyncio.sleep(_LINGER)
         finally:
             self._writing = None
             if self._released:
@@ -228,20 +226,20 @@ class Recorder:
         Raises:
             JobStorageError: it cannot be written.
         """
-        marks = {name: file.mark for name, file in self.files.items()}
-        profiles = profile_lines([user for settled in group for user in settled.outcome.users])
-        texts = {
-            PROFILES: self.codec.compress(profiles) if profiles else b"",
-            UNKNOWN: b"".join(unknown_lines(settled.outcome) for settled in group),
-            FAILED: b"".join(failed_lines(settled) for settled in group if settled.failures),
+        before = {name: file.length for name, file in self.files.items()}
+        lines = profile_lines(settled.outcome for settled in group)
+        pieces: dict[str, Sequence[Piece]] = {
+            PROFILES: lines if isinstance(self.codec, Plain) else self._packed(lines),
+            UNKNOWN: [unknown_lines(settled.outcome) for settled in group],
+            FAILED: [failed_lines(settled) for settled in group if settled.failures],
         }
         try:
-            for name, text in texts.items():
-                self.files[name].append(text)
-            self._record(after(self.record, group, len(profiles)))
+            for name, written in pieces.items():
+                self.files[name].append(written)
+            self._record(after(self.record, group, sum(map(len, lines))))
         except BaseException:
-            for name, mark in marks.items():
-                self.files[name].back_to(mark)
+            for name, length in before.items():
+                self.files[name].back_to(length)
             raise
         for settled in group:
             self.reasons += settled.reasons() if settled.failures else Counter()
@@ -254,13 +252,13 @@ class Recorder:
         """
         for file in self.files.values():
             file.sync()
-        self.record = self._with_marks(self.record)
+        self.record = self._with_files(self.record)
         self.journal.record_safely(self.record)
         self._synced = time.monotonic()
         self.recorded(self.record)
 
     def _record(self, record: Record) -> None:
-        record = self._with_marks(record)
+        record = self._with_files(record)
         if time.monotonic() - self._synced < _SYNCED_EVERY:
             self.journal.record(record)
             self.record = record
@@ -273,6 +271,9 @@ class Recorder:
                 self.record = before
                 raise
 
-    def _with_marks(self, record: Record) -> Record:
-        marks = {name: file.mark for name, file in self.files.items()}
-        return msgspec.structs.replace(record, files=marks)
+    def _with_files(self, record: Record) -> Record:
+        files = {name: file.length for name, file in self.files.items()}
+        return msgspec.structs.replace(record, files=files, machine=start_of_machine())
+
+    def _packed(self, lines: Sequence[Piece]) -> list[bytes]:
+        return [self.codec.compress(b"".join(lines))] if lines else []

@@ -5,6 +5,7 @@ import json
 import random
 import sqlite3
 from itertools import count
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from braze_export.errors import JobRunningError, JobStorageError
 from braze_export.jobs import Input, JobProgress
 from braze_export.jobs import slices as slices_room
 from braze_export.jobs.journal import Journal
-from braze_export.jobs.staging import Staged
+from braze_export.jobs.staging import Piece, Staged
 from tests.jobs.conftest import World, failing
 
 KNOWN = [f"u{n}" for n in range(1, 251)]
@@ -371,7 +372,8 @@ def test_what_a_machine_that_dies_has_lost_is_asked_for_again(world: World) -> N
     assert now == safe  # a stop is safe
     more = msgspec.json.decode(now)
     more["watermark"], more["done"] = 3, 150
-    more["files"]["profiles"]["length"] += 1000  # told, but never on the disk
+    more["files"]["profiles"] += 1000  # told, but never on the disk
+    more["machine"] = "before it died"
     with journal:
         journal.execute("UPDATE record SET body = ? WHERE id = 0", (msgspec.json.encode(more),))
     journal.close()
@@ -414,7 +416,7 @@ def test_a_write_that_fails_in_order_ends_the_job(
     world.give(*KNOWN)
     append, calls = Staged.append, iter(range(100))
 
-    def full(self: Staged, data: bytes) -> None:
+    def full(self: Staged, data: Sequence[Piece]) -> None:
         if next(calls) > 2:
             raise JobStorageError("full")
         append(self, data)

@@ -9,10 +9,10 @@ import pytest
 
 from braze_export.errors import JobChangedError, JobRunningError, JobStorageError
 from braze_export.jobs.journal import Journal, Record
-from braze_export.jobs.staging import Mark
+from braze_export.jobs.machine import start_of_machine
 from tests.jobs.conftest import remount_read_only
 
-DONE = Record(watermark=3, beyond=(5, 9), done=40, files={"profiles": Mark(9, 4, 77)})
+DONE = Record(watermark=3, beyond=(5, 9), done=40, files={"profiles": 9})
 HOLDING = """
 import sys, time
 from pathlib import Path
@@ -212,3 +212,26 @@ def test_a_read_only_disk(small_disk: Path) -> None:
     remount_read_only(small_disk)
     with pytest.raises(JobStorageError, match="read"):
         Journal(path)
+
+
+def test_after_a_restart_of_the_machine_only_what_was_synced_counts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safe = Record(done=50)
+    with Journal(path) as journal:
+        journal.begin({}, {})
+        journal.record_safely(safe)
+        journal.record(Record(done=100))
+    assert [record.done for record in records(path)] == [100, 50]
+    monkeypatch.setattr("braze_export.jobs.journal.start_of_machine", lambda: "another")
+    assert records(path) == [safe]
+
+
+def test_a_start_of_the_machine_has_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    name = start_of_machine()
+    assert name
+    assert start_of_machine() == name
+    monkeypatch.setattr("braze_export.jobs.machine._BOOT_ID", tmp_path / "none")
+    start_of_machine.cache_clear()
+    assert "minutes" in start_of_machine()
+    start_of_machine.cache_clear()

@@ -29,7 +29,7 @@ from braze_export.jobs.recorder import (
     unknown_lines,
 )
 from braze_export.jobs.slices import Slice
-from braze_export.jobs.staging import Mark, Staged
+from braze_export.jobs.staging import Staged
 from braze_export.jobs.values import Unusable
 from braze_export.models.results import FailedBatch, InvalidUserId
 from braze_export.narrowing import Outcome
@@ -73,7 +73,7 @@ def kept_in(folder: Path, record: Record | None = None) -> Kept:
     journal.begin({}, {})
     files = {name: Staged(folder / name) for name in (PROFILES, UNKNOWN, FAILED)}
     for file in files.values():
-        file.open(Mark())
+        file.open(0)
     told: list[Record] = []
     return Kept(Recorder(journal, files, Plain(), record or Record(), told.append), told, folder)
 
@@ -107,16 +107,18 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
 )
 def test_a_profile_is_one_line_as_it_was_sent(sent: bytes, line: bytes) -> None:
     whole = msgspec.Raw(b'{"first":0}')
-    text = profile_lines([whole, msgspec.Raw(sent), whole])
+    users = [whole, msgspec.Raw(sent), whole]
+    text = b"".join(profile_lines([Outcome(users=users, broken=b"\n" in sent or b"\r" in sent)]))
     assert text.splitlines() == [b'{"first":0}', *line.splitlines(), b'{"first":0}']
     assert json.loads(text.split(b"\n")[1]) == json.loads(sent)
     assert text.count(b"\n") == 3
 
 
-def test_two_breaks_that_make_up_for_none_are_seen() -> None:
-    sent = [msgspec.Raw(b'{"a":\n1}'), msgspec.Raw(b'{"b":1}')]
-    assert profile_lines(sent) == b'{"a":1}\n{"b":1}\n'
-    assert profile_lines([]) == b""
+def test_the_lines_of_several_answers_follow_each_other() -> None:
+    whole = Outcome(users=[msgspec.Raw(b'{"b":1}')])
+    broken = Outcome(users=[msgspec.Raw(b'{"a":\n1}')], broken=True)
+    assert b"".join(profile_lines([whole, broken, whole])) == b'{"b":1}\n{"a":1}\n{"b":1}\n'
+    assert profile_lines([Outcome()]) == []
 
 
 def test_unknown_identifiers_stand_as_they_were_read() -> None:
@@ -243,7 +245,7 @@ async def test_nothing_is_written_that_the_journal_does_not_know_of(
 ) -> None:
     await kept.recorder.write(settled(0, 1, 1, 1))
     before = kept.recorder.record
-    sizes = {name: file.mark.length for name, file in kept.recorder.files.items()}
+    sizes = {name: file.length for name, file in kept.recorder.files.items()}
 
     def full(self: Journal, record: Record) -> None:
         raise JobStorageError("full")
@@ -254,7 +256,7 @@ async def test_nothing_is_written_that_the_journal_does_not_know_of(
         outcomes = await asyncio.gather(*writes, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [JobStorageError, JobStorageError]
     assert kept.recorder.record == before
-    assert {name: file.mark.length for name, file in kept.recorder.files.items()} == sizes
+    assert {name: file.length for name, file in kept.recorder.files.items()} == sizes
     assert sum(kept.recorder.reasons.values()) == 1
     await kept.recorder.write(settled(2, 1, 1, 1))  # there is room again
     await kept.recorder.aclose()
@@ -296,7 +298,6 @@ async def test_now_and_then_it_is_brought_to_the_disk(
     await kept.recorder.aclose()
     now, safe = await asyncio.to_thread(recorded)
     assert now == safe == kept.recorder.record
-    assert all(mark.safe == mark.length for mark in safe.files.values())
 
 
 def test_each_group_is_a_member_of_a_packed_file(kept: Kept) -> None:

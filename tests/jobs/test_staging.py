@@ -3,14 +3,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from braze_export.errors import JobChangedError, JobStorageError
-from braze_export.jobs.staging import Mark, Staged, append_to, put_in_place
+from braze_export.jobs.staging import Staged, append_to, put_in_place
 
 quickly = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -18,62 +18,66 @@ quickly = settings(max_examples=50, suppress_health_check=[HealthCheck.function_
 @pytest.fixture
 def staged(tmp_path: Path) -> Iterator[Staged]:
     file = Staged(tmp_path / "profiles.partial")
-    file.open(Mark())
+    file.open(0)
     yield file
     file.close()
 
 
-def test_what_is_appended_is_there_and_marked(staged: Staged) -> None:
-    staged.append(b"one\n")
-    staged.append(b"")
-    staged.append(b"two\n")
+def test_what_is_appended_is_there(staged: Staged) -> None:
+    staged.append([b"one", b"\n"])
+    staged.append([])
+    staged.append([msgspec.Raw(b"two"), b"\n"])
     assert staged.path.read_bytes() == b"one\ntwo\n"
-    assert staged.mark == Mark(8, 0, crc32(b"one\ntwo\n"))
+    assert staged.length == 8
 
 
-def test_what_is_synced_is_safe(staged: Staged) -> None:
-    staged.append(b"one\n")
-    staged.sync()
-    assert staged.mark == Mark(4, 4, 0)
-    staged.append(b"two\n")
-    assert staged.mark == Mark(8, 4, crc32(b"two\n"))
-    assert staged.holds(staged.mark)
+def test_pieces_may_be_more_than_the_system_takes_at_once(staged: Staged) -> None:
+    pieces = [str(number).encode() for number in range(5000)]
+    staged.append(pieces)
+    assert staged.path.read_bytes() == b"".join(pieces)
+    assert staged.length == len(b"".join(pieces))
 
 
-def test_it_goes_on_where_a_mark_is(staged: Staged) -> None:
-    staged.append(b"recorded")
-    mark = staged.mark
-    staged.append(b"and not recorded")
+@pytest.mark.parametrize("taken", [0, 1, 4, 7])
+def test_what_the_system_does_not_take_at_once_follows(
+    staged: Staged, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    def some(descriptor: int, pieces: list[bytes]) -> int:
+        return os.write(descriptor, b"".join(pieces)[:taken])
+
+    monkeypatch.setattr("os.writev", some)
+    staged.append([b"one", b"two", b"3"])
+    assert staged.path.read_bytes() == b"onetwo3"
+    monkeypatch.setattr("braze_export.jobs.staging._GATHERS", False)
+    staged.append([b"four", b"five"])
+    assert staged.path.read_bytes() == b"onetwo3fourfive"
+    assert staged.length == 15
+
+
+def test_it_goes_on_after_what_is_recorded(staged: Staged) -> None:
+    staged.append([b"recorded"])
+    length = staged.length
+    staged.append([b"and not recorded"])
     staged.close()
     again = Staged(staged.path)
-    assert again.holds(mark)
-    again.open(mark)
-    again.append(b"!")
+    assert again.holds(length)
+    again.open(length)
+    again.append([b"!"])
     again.close()
     assert staged.path.read_bytes() == b"recorded!"
-    assert again.mark == Mark(9, 0, crc32(b"recorded!"))
+    assert again.length == 9
 
 
-def test_what_follows_a_mark_is_dropped(staged: Staged) -> None:
-    staged.append(b"one")
-    mark = staged.mark
-    staged.append(b"two")
-    staged.back_to(mark)
-    staged.append(b"3")
+def test_what_follows_is_dropped(staged: Staged) -> None:
+    staged.append([b"one"])
+    staged.append([b"two"])
+    staged.back_to(3)
+    staged.append([b"3"])
     assert staged.path.read_bytes() == b"one3"
-    assert staged.holds(staged.mark)
 
 
 @pytest.mark.parametrize(
-    ("content", "right"),
-    [
-        (b"safe, checked", True),
-        (b"safe, checked and more", True),
-        (b"safe, checke", False),
-        (b"safe, changed", False),
-        (b"", False),
-        (None, False),
-    ],
+    ("content", "right"), [(b"12345", True), (b"123456", True), (b"1234", False), (None, False)]
 )
 def test_whether_a_file_holds_what_was_recorded(
     tmp_path: Path, content: bytes | None, right: bool
@@ -81,28 +85,23 @@ def test_whether_a_file_holds_what_was_recorded(
     path = tmp_path / "file"
     if content is not None:
         path.write_bytes(content)
-    assert Staged(path).holds(Mark(13, 6, crc32(b"checked"))) is right
+    assert Staged(path).holds(5) is right
 
 
 def test_a_file_that_was_never_written_need_not_be_there(tmp_path: Path) -> None:
-    assert Staged(tmp_path / "file").holds(Mark())
-
-
-def test_a_file_shorter_than_what_is_safe_holds_nothing(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    assert not Staged(tmp_path / "file").holds(Mark(5, 5, 0))
+    assert Staged(tmp_path / "file").holds(0)
 
 
 @quickly
 @given(st.lists(st.tuples(st.binary(max_size=20), st.sampled_from(["", "sync", "back"]))))
-def test_the_mark_is_always_that_of_the_file(
+def test_the_length_is_always_that_of_the_file(
     tmp_path: Path, steps: list[tuple[bytes, str]]
 ) -> None:
     staged, expected = Staged(tmp_path / "any"), b""
-    staged.open(Mark())
+    staged.open(0)
     for data, then in steps:
-        before = staged.mark
-        staged.append(data)
+        before = staged.length
+        staged.append([data])
         if then == "back":
             staged.back_to(before)
             continue
@@ -111,21 +110,20 @@ def test_the_mark_is_always_that_of_the_file(
             staged.sync()
     staged.close()
     assert staged.path.read_bytes() == expected
-    assert staged.holds(staged.mark)
+    assert staged.length == len(expected)
 
 
 def test_on_a_full_disk_all_of_it_or_nothing_is_appended(small_disk: Path) -> None:
     staged = Staged(small_disk / "profiles.partial")
-    staged.open(Mark())
-    staged.append(b"a" * 40_000)
-    mark = staged.mark
+    staged.open(0)
+    staged.append([b"a" * 40_000])
     with pytest.raises(JobStorageError, match=r"No space left.*make room"):
-        staged.append(b"b" * 40_000)
+        staged.append([b"b" * 1_000] * 1_100)  # of which some go in before
     assert staged.path.read_bytes() == b"a" * 40_000
-    assert staged.mark == mark
-    staged.append(b"c" * 1_000)  # this much there is room for
+    assert staged.length == 40_000
+    staged.append([b"c" * 1_000])  # this much there is room for
     staged.close()
-    assert staged.holds(staged.mark)
+    assert staged.holds(41_000)
     assert staged.path.stat().st_size == 41_000
 
 
@@ -133,15 +131,16 @@ def test_a_write_that_ends_early_is_gone_on_with(
     staged: Staged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = os.write
+    monkeypatch.setattr("braze_export.jobs.staging._GATHERS", False)
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data)[:3]))
-    staged.append(b"0123456789")
+    staged.append([b"0123456789"])
     monkeypatch.undo()
     assert staged.path.read_bytes() == b"0123456789"
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(JobStorageError, match="nowhere"):
-        Staged(tmp_path / "nowhere" / "file").open(Mark())
+        Staged(tmp_path / "nowhere" / "file").open(0)
     Staged(tmp_path / "nowhere" / "file").close()
 
 
