@@ -13,7 +13,7 @@ from braze_export.cli.reading import Lines, Rows, Source
 from braze_export.cli.screen import Screen, filled
 from braze_export.cli.tables import pairs
 from braze_export.jobs.kinds import Kind
-from braze_export.jobs.repeats import Repeated, Repeats
+from braze_export.jobs.reading.repeats import Repeated, Repeats
 from braze_export.jobs.values import Unusable
 
 _BLOCK: Final = 10_000

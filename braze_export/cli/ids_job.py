@@ -21,7 +21,7 @@ from braze_export.cli.stopping import Stopping
 from braze_export.cli.writing import STANDARD, is_special
 from braze_export.jobs import CustomAttributes, Input, JobProgress, JobReport, Table, export_ids
 from braze_export.jobs.kinds import Kind
-from braze_export.jobs.report_page import report_page
+from braze_export.jobs.report.page import report_page
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -20,8 +20,8 @@ from attrs import define, field
 from braze_export import Identifier, InputError
 from braze_export.cli.failures import UnreadableInputError
 from braze_export.cli.writing import is_special
-from braze_export.jobs.inputs import Reader, open_input
 from braze_export.jobs.kinds import Kind, parse_kind
+from braze_export.jobs.reading.inputs import Reader, open_input
 from braze_export.jobs.spooling import STANDARD, is_fleeting
 from braze_export.jobs.values import Input, Unusable
 from braze_export.tasks import detached

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from attrs import Factory, define, field
 
 from braze_export.errors import InputError
-from braze_export.jobs.arrow import Tables
-from braze_export.jobs.columns import arrow
+from braze_export.jobs.tables.arrow import Tables
+from braze_export.jobs.tables.schema import arrow
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]

@@ -20,10 +20,10 @@ from braze_export.integrations.dask_frames import Rows, run
 from braze_export.integrations.dask_secrets import Secret
 from braze_export.integrations.redis import RedisLimits
 from braze_export.jobs.accounting import Settler
-from braze_export.jobs.arrow import Tables
-from braze_export.jobs.columns import arrow
 from braze_export.jobs.kinds import Kind, as_text, parse_kind
 from braze_export.jobs.recorder import profile_lines
+from braze_export.jobs.tables.arrow import Tables
+from braze_export.jobs.tables.schema import arrow
 from braze_export.jobs.values import CustomAttributes
 from braze_export.limits import Limits
 from braze_export.models.results import ExportStats, FailedBatch

@@ -13,7 +13,7 @@ from braze_export.buckets import StoredObject
 from braze_export.errors import InputError
 from braze_export.fetching import Source
 from braze_export.integrations.dask_frames import Rows, frame, run
-from braze_export.jobs.arrow import Tables
+from braze_export.jobs.tables.arrow import Tables
 from braze_export.jobs.values import CustomAttributes
 from braze_export.models.results import BadRecord, DownloadStats
 from braze_export.settings import ExportSettings

@@ -10,11 +10,11 @@ from braze_export.client import BrazeClient
 from braze_export.jobs.accounting import Settler
 from braze_export.jobs.beginning import Found
 from braze_export.jobs.halting import Halting, to_its_end
-from braze_export.jobs.inputs import Reader, open_input
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.order import Order
+from braze_export.jobs.reading.inputs import Reader, open_input
+from braze_export.jobs.reading.repeats import Repeated, Repeats
 from braze_export.jobs.recorder import FAILED, PROFILES, UNKNOWN, Recorder
-from braze_export.jobs.repeats import Repeated, Repeats
 from braze_export.jobs.run import Run
 from braze_export.jobs.slices import Count, Source, counted, slices
 from braze_export.jobs.staging import Staged, told

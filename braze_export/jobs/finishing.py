@@ -11,9 +11,9 @@ import msgspec
 from attrs import frozen
 
 from braze_export.errors import JobChangedError
-from braze_export.jobs.compression import codec_for, open_decompressed
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.places import Places
+from braze_export.jobs.reading.compression import codec_for, open_decompressed
 from braze_export.jobs.recorder import FAILED, PROFILES, UNKNOWN
 from braze_export.jobs.staging import append_to, put_in_place, told
 from braze_export.jobs.values import CustomAttributes, Table
@@ -114,8 +114,8 @@ class Finisher:
             put_in_place(staged, target)
 
     def _parquet(self, target: Path, record: Record) -> None:
-        from braze_export.jobs.arrow import Tables  # noqa: PLC0415 - an extra
-        from braze_export.jobs.parquet import (  # noqa: PLC0415 - the same
+        from braze_export.jobs.tables.arrow import Tables  # noqa: PLC0415 - an extra
+        from braze_export.jobs.tables.parquet import (  # noqa: PLC0415 - the same
             blocks_of,
             metadata,
             write_parquet,
@@ -137,9 +137,9 @@ class Finisher:
         put_in_place(self.places.parquet, target)
 
     def _load(self, table: Table, record: Record) -> None:
-        from braze_export.jobs.arrow import Tables  # noqa: PLC0415 - an extra
-        from braze_export.jobs.loading import load  # noqa: PLC0415 - the same
-        from braze_export.jobs.parquet import blocks_of  # noqa: PLC0415 - the same
+        from braze_export.jobs.tables.arrow import Tables  # noqa: PLC0415 - an extra
+        from braze_export.jobs.tables.loading import load  # noqa: PLC0415 - the same
+        from braze_export.jobs.tables.parquet import blocks_of  # noqa: PLC0415 - the same
 
         tables = Tables(self.shape.fields, self.shape.custom_attributes)
         with open_decompressed(self.places.staged(PROFILES)) as file:

@@ -7,12 +7,13 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from braze_export.errors import InputError
-from braze_export.jobs.compression import Codec, Zstd, codec_for
 from braze_export.jobs.finishing import Shape
-from braze_export.jobs.inputs import open_input
 from braze_export.jobs.kinds import Kind, parse_kind
 from braze_export.jobs.places import Places, places
+from braze_export.jobs.reading.compression import Codec, Zstd, codec_for
+from braze_export.jobs.reading.inputs import open_input
 from braze_export.jobs.spooling import is_fleeting
+from braze_export.jobs.tables.schema import arrow
 from braze_export.jobs.values import CustomAttributes, Input, Table
 from braze_export.models.fields import check_fields
 from braze_export.validators import whole_above_zero, zero_or_more
@@ -100,7 +101,7 @@ def order(
         fields=_fields(fields, kinds), custom_attributes=custom_attributes, parquet=parquet
     )
     if parquet:
-        _check_extra()
+        _check_columns(output)
     return Order(
         source=given,
         kind=kinds,
@@ -135,5 +136,10 @@ def _check_input(source: Input, kind: Kind, found: Places) -> None:
         raise InputError(f"{source.path} is the input: name another file for the results")
 
 
-def _check_extra() -> None:
-    from braze_export.jobs import arrow  # noqa: F401, PLC0415 - raises if the extra is missing
+def _check_columns(output: str | Path | Table) -> None:
+    """Look whether what the end of the job needs is installed, and a table's destination known."""
+    arrow()
+    if isinstance(output, Table):
+        from braze_export.jobs.tables.loading import check_table  # noqa: PLC0415 - an extra
+
+        check_table(output)

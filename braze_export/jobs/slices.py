@@ -13,8 +13,8 @@ from typing import Final
 from attrs import Factory, define, field, frozen
 
 from braze_export.batching import Batch
-from braze_export.jobs.inputs import Reader
 from braze_export.jobs.kinds import Kind
+from braze_export.jobs.reading.inputs import Reader
 from braze_export.jobs.values import Unusable
 
 _AHEAD: Final = 5_000  # identifiers made ready at once

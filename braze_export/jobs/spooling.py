@@ -12,8 +12,8 @@ from attrs import evolve, frozen
 
 from braze_export.errors import InputError
 from braze_export.jobs.halting import Halted
-from braze_export.jobs.inputs import fingerprint
 from braze_export.jobs.places import Places
+from braze_export.jobs.reading.inputs import fingerprint
 from braze_export.jobs.staging import told
 from braze_export.jobs.values import Input
 from braze_export.tasks import cancel, detached

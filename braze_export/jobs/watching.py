@@ -8,9 +8,9 @@ from typing import Final, TypeAlias
 from attrs import Factory, define, evolve, field
 
 from braze_export.endpoints import Pool
-from braze_export.jobs.course import Course
 from braze_export.jobs.journal import Record
 from braze_export.jobs.pace import Pace
+from braze_export.jobs.report.course import Course
 from braze_export.jobs.values import JobProgress, Moment, Phase
 from braze_export.limits import PoolSnapshot
 from braze_export.models.results import ExportStats

@@ -19,7 +19,7 @@ import attrs
 import pytest
 
 from braze_export import RetryPolicy
-from braze_export.jobs.compression import open_decompressed
+from braze_export.jobs.reading.compression import open_decompressed
 from braze_export.sandbox import Fault, Sandbox, Window
 from tests.cli.conftest import KEY, Ran, lines_of, point_to, serving
 

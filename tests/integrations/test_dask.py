@@ -39,8 +39,8 @@ from braze_export import (
 from braze_export.integrations import dask_frames
 from braze_export.integrations.dask import export_ids, read_export
 from braze_export.integrations.dask_lookup import _sorted, _values
-from braze_export.jobs.columns import schema
 from braze_export.jobs.kinds import as_text, parse_kind
+from braze_export.jobs.tables.schema import schema
 from braze_export.sandbox import Sandbox, Window
 from tests.archives import zipped
 from tests.cli.conftest import KEY, serving

@@ -14,7 +14,7 @@ import pytest
 
 from braze_export import AiohttpTransport, BrazeClient, RetryPolicy
 from braze_export.jobs import JobReport, export_ids
-from braze_export.jobs.compression import open_decompressed
+from braze_export.jobs.reading.compression import open_decompressed
 from braze_export.jobs.verdicts import Judge
 from braze_export.sandbox import Sandbox, Window
 from braze_export.wire import Download, Request, Response, Streamed

@@ -15,9 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from braze_export import UserProfile
-from braze_export.jobs import arrow as arrow_room
-from braze_export.jobs.arrow import Tables
-from braze_export.jobs.misfits import exactly, rows_of
+from braze_export.jobs.tables import arrow as arrow_room
+from braze_export.jobs.tables.arrow import Tables
+from braze_export.jobs.tables.misfits import exactly, rows_of
 from braze_export.jobs.values import CustomAttributes
 from braze_export.lenient import decode_profile
 from braze_export.models.profile import AliasRecord
@@ -354,7 +354,7 @@ def test_nothing_imports_pandas(tmp_path: Path) -> None:
     import sys  # noqa: PLC0415
 
     code = (
-        "import sys; from braze_export.jobs.arrow import Tables\n"
+        "import sys; from braze_export.jobs.tables.arrow import Tables\n"
         't = Tables(None, \'map\').table(b\'{"email":"a","x":1,"custom_attributes":{"a":1}}\')\n'
         't = Tables().table(b\'{"canvases_received":[{}],"campaigns_received":[{}]}\')\n'
         "sys.exit('pandas' in sys.modules)"

@@ -6,7 +6,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 
 from braze_export import InputError, UserProfile
-from braze_export.jobs.columns import schema
+from braze_export.jobs.tables.schema import schema
 
 NAMES = [a.name for a in attrs.fields(UserProfile)]
 

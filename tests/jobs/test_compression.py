@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from braze_export import InputError
-from braze_export.jobs.compression import (
+from braze_export.jobs.reading.compression import (
     PIECE,
     Codec,
     Gzip,

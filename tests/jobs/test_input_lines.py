@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from braze_export import InputError
-from braze_export.jobs import compression
-from braze_export.jobs.inputs import open_input
+from braze_export.jobs.reading import compression
+from braze_export.jobs.reading.inputs import open_input
 from braze_export.jobs.values import Input
 from tests.jobs.test_inputs import read, written
 

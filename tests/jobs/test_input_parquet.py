@@ -7,8 +7,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
 from braze_export import InputError
-from braze_export.jobs.compression import Gzip
-from braze_export.jobs.inputs import open_input
+from braze_export.jobs.reading.compression import Gzip
+from braze_export.jobs.reading.inputs import open_input
 from braze_export.jobs.values import Input
 from tests.jobs.test_inputs import read, written
 

@@ -8,8 +8,8 @@ import pytest
 from backports import zstd
 
 from braze_export import InputError
-from braze_export.jobs.compression import Gzip
-from braze_export.jobs.inputs import fingerprint, format_of, open_input
+from braze_export.jobs.reading.compression import Gzip
+from braze_export.jobs.reading.inputs import fingerprint, format_of, open_input
 from braze_export.jobs.values import Input, Unusable
 
 
@@ -159,8 +159,8 @@ def test_a_disk_that_fails_is_an_error_with_the_name_of_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broken = Broken()
-    monkeypatch.setattr("braze_export.jobs.compression.open_raw", lambda path: broken)
-    monkeypatch.setattr("braze_export.jobs.inputs.open_raw", lambda path: broken)
+    monkeypatch.setattr("braze_export.jobs.reading.compression.open_raw", lambda path: broken)
+    monkeypatch.setattr("braze_export.jobs.reading.inputs.open_raw", lambda path: broken)
     with pytest.raises(InputError, match=r"ids cannot be read \(Input/output error\)"):
         open_input(Input(path=Path("ids")), "email")
     assert broken.closed
@@ -186,8 +186,8 @@ def test_what_is_refused_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         opened.append(path.open("rb", buffering=0))
         return opened[-1]
 
-    monkeypatch.setattr("braze_export.jobs.compression.open_raw", spy)
-    monkeypatch.setattr("braze_export.jobs.input_parquet.open_raw", spy)
+    monkeypatch.setattr("braze_export.jobs.reading.compression.open_raw", spy)
+    monkeypatch.setattr("braze_export.jobs.reading.parquet.open_raw", spy)
     for name, column in (
         ("ids", "c"),
         ("ids.csv", "c"),

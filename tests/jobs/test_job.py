@@ -4,8 +4,8 @@ import asyncio
 import json
 import random
 import sqlite3
-from itertools import count
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 

@@ -15,9 +15,9 @@ import duckdb
 import pytest
 
 from braze_export import BrazeError, InputError
-from braze_export.jobs import loading
-from braze_export.jobs.arrow import Tables
-from braze_export.jobs.loading import load
+from braze_export.jobs.tables import loading
+from braze_export.jobs.tables.arrow import Tables
+from braze_export.jobs.tables.loading import load
 from braze_export.jobs.values import Table
 from tests.payloads import sample
 
@@ -198,8 +198,8 @@ KILLS = [
 KILLED = """
 import importlib, os, signal, sys
 from pathlib import Path
-from braze_export.jobs.arrow import Tables
-from braze_export.jobs.loading import load
+from braze_export.jobs.tables.arrow import Tables
+from braze_export.jobs.tables.loading import load
 from braze_export.jobs.values import Table
 
 target, when, mode, folder, number = sys.argv[1:]

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braze_export.jobs import parquet as room
-from braze_export.jobs.arrow import Tables
-from braze_export.jobs.parquet import blocks_of, pieces_of, write_parquet
+from braze_export.jobs.tables import parquet as room
+from braze_export.jobs.tables.arrow import Tables
+from braze_export.jobs.tables.parquet import blocks_of, pieces_of, write_parquet
 from tests.payloads import sample
 
 FULL = json.dumps(json.loads(sample("user_superset_all_known_fields.json"))).encode()

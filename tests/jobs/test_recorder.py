@@ -14,9 +14,9 @@ from braze_export.batching import Batch
 from braze_export.errors import BadRequestError, JobStorageError, RequestTimeoutError
 from braze_export.identifiers import EmailAddress, UserAlias
 from braze_export.jobs import recorder as rooms
-from braze_export.jobs.compression import Gzip, Plain, open_decompressed
 from braze_export.jobs.halting import Halted
 from braze_export.jobs.journal import Journal, Record
+from braze_export.jobs.reading.compression import Gzip, Plain, open_decompressed
 from braze_export.jobs.recorder import (
     FAILED,
     PROFILES,

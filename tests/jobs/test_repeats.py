@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from braze_export.jobs import repeats
-from braze_export.jobs.repeats import Repeats
+from braze_export.jobs.reading import repeats
+from braze_export.jobs.reading.repeats import Repeats
 
 small = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 streams = st.lists(st.text(st.sampled_from("abé€\U0001f600"), max_size=3), max_size=60)
@@ -99,7 +99,7 @@ def test_the_file_is_where_it_should_be_and_has_no_name(
         opened.append(options)
         return TemporaryFile(**options)
 
-    monkeypatch.setattr("braze_export.jobs.repeats.TemporaryFile", spy)
+    monkeypatch.setattr("braze_export.jobs.reading.repeats.TemporaryFile", spy)
     stream = Repeats(tmp_path)
     stream.add(["a", "b", "a"])
     stream.add(["b", "c", "d"])

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braze_export.jobs.course import Course, Stretch, Use, stretches
-from braze_export.jobs.report_page import report_page
-from braze_export.jobs.scales import number, span, ticks, time_ticks
+from braze_export.jobs.report.course import Course, Stretch, Use, stretches
+from braze_export.jobs.report.page import report_page
+from braze_export.jobs.report.scales import number, span, ticks, time_ticks
 from braze_export.jobs.values import JobReport, Moment
 
 MADE = datetime(2025, 3, 1, 13, 5, tzinfo=UTC)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from braze_export.errors import InputError
 from braze_export.jobs import slices as rooms
 from braze_export.jobs.kinds import as_text, parse_kind
-from braze_export.jobs.repeats import Repeats
+from braze_export.jobs.reading.repeats import Repeats
 from braze_export.jobs.slices import Count, Slice, Source, counted, slices
 from braze_export.jobs.values import Unusable
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from braze_export.errors import InputError
-from braze_export.jobs.compression import open_raw
-from braze_export.jobs.input_columns import choose, no_such
-from braze_export.jobs.input_text import Items, sift
+from braze_export.jobs.reading.columns import choose, no_such
+from braze_export.jobs.reading.compression import open_raw
+from braze_export.jobs.reading.text import Items, sift
 
 _ROWS: Final = 8192  # of a batch
 _BUFFER: Final = 1024 * 1024  # bytes that are read at once; else it is a whole row group

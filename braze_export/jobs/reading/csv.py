@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from braze_export.errors import InputError
-from braze_export.jobs.compression import Pieces
-from braze_export.jobs.input_columns import choose
-from braze_export.jobs.input_text import Items, TextReader, Texts, sift, unusable
+from braze_export.jobs.reading.columns import choose
+from braze_export.jobs.reading.compression import Pieces
+from braze_export.jobs.reading.text import Items, TextReader, Texts, sift, unusable
 
 _LONGEST: Final = 10 * 1024 * 1024  # characters of a line
 _ROWS: Final = 2000  # read at once

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from braze_export.errors import InputError
-from braze_export.jobs.compression import Pieces, open_raw
-from braze_export.jobs.input_csv import CsvReader
-from braze_export.jobs.input_lines import LinesReader
-from braze_export.jobs.input_ndjson import NdjsonReader
-from braze_export.jobs.input_parquet import ParquetReader
-from braze_export.jobs.input_text import Items, TextReader
+from braze_export.jobs.reading.compression import Pieces, open_raw
+from braze_export.jobs.reading.csv import CsvReader
+from braze_export.jobs.reading.lines import LinesReader
+from braze_export.jobs.reading.ndjson import NdjsonReader
+from braze_export.jobs.reading.parquet import ParquetReader
+from braze_export.jobs.reading.text import Items, TextReader
 from braze_export.jobs.values import Input, InputFormat
 
 _FORMATS: Final[dict[str, InputFormat]] = {

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Final
 
-from braze_export.jobs.compression import Pieces
-from braze_export.jobs.input_text import Items, TextReader, Texts, sift
+from braze_export.jobs.reading.compression import Pieces
+from braze_export.jobs.reading.text import Items, TextReader, Texts, sift
 
 _LONGEST: Final = 64 * 1024  # characters of a line: what has more is no such file
 

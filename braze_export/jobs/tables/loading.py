@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from braze_export.errors import BrazeError, InputError
-from braze_export.jobs.arrow import Tables
-from braze_export.jobs.columns import arrow
-from braze_export.jobs.parquet import pieces_of
+from braze_export.jobs.tables.arrow import Tables
+from braze_export.jobs.tables.parquet import pieces_of
+from braze_export.jobs.tables.schema import arrow
 from braze_export.jobs.values import Table
 
 if TYPE_CHECKING:
@@ -79,6 +79,15 @@ def load(
         _tell(table, pipeline.normalize)
         _tell(table, pipeline.load)
     done.touch()
+
+
+def check_table(table: Table) -> None:
+    """Look whether a table can be loaded into, as far as that can be told beforehand.
+
+    Raises:
+        InputError: dlt is not installed, or does not know the destination.
+    """
+    _destination(_dlt(), table)
 
 
 def _is_loaded(home: Path) -> bool:

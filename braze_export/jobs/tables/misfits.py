@@ -12,7 +12,7 @@ import msgspec
 
 from braze_export import _json
 from braze_export.errors import BrazeError
-from braze_export.jobs.columns import CUSTOM, EXTRA, arrow
+from braze_export.jobs.tables.schema import CUSTOM, EXTRA, arrow
 from braze_export.lenient import decode_profile
 
 if TYPE_CHECKING:

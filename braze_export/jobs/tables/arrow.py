@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from attrs import Factory, define
 
-from braze_export.jobs.arrays import (
+from braze_export.jobs.tables.arrays import (
     RefusedError,
     booleans,
     check_floats,
@@ -27,8 +27,8 @@ from braze_export.jobs.arrays import (
     texts_or_null,
     with_parts,
 )
-from braze_export.jobs.columns import CUSTOM, EXTRA, arrow, schema
-from braze_export.jobs.misfits import exactly, members_of, object_of, rows_of
+from braze_export.jobs.tables.misfits import exactly, members_of, object_of, rows_of
+from braze_export.jobs.tables.schema import CUSTOM, EXTRA, arrow, schema
 from braze_export.jobs.values import CustomAttributes
 
 if TYPE_CHECKING:

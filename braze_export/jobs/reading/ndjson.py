@@ -13,9 +13,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from braze_export.errors import InputError
-from braze_export.jobs.compression import Pieces
-from braze_export.jobs.input_columns import choose, no_such
-from braze_export.jobs.input_text import Items, TextReader, Texts, sift, unusable
+from braze_export.jobs.reading.columns import choose, no_such
+from braze_export.jobs.reading.compression import Pieces
+from braze_export.jobs.reading.text import Items, TextReader, Texts, sift, unusable
 
 _LONGEST: Final = 10 * 1024 * 1024  # characters of a line
 _Identifier = str | int | None

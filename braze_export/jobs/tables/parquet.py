@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from braze_export.errors import JobChangedError
-from braze_export.jobs.arrow import Tables
-from braze_export.jobs.columns import arrow
+from braze_export.jobs.tables.arrow import Tables
+from braze_export.jobs.tables.schema import arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from braze_export.jobs.columns import arrow
+from braze_export.jobs.tables.schema import arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]

@@ -9,8 +9,8 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from braze_export.jobs.course import Stretch
-from braze_export.jobs.scales import number, span, ticks, time_ticks
+from braze_export.jobs.report.course import Stretch
+from braze_export.jobs.report.scales import number, span, ticks, time_ticks
 
 _LETTER: Final = 7.0  # the width of a digit of the axes' type
 _UNDER: Final = 38.0  # for the time axis

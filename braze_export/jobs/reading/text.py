@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from braze_export.errors import InputError
-from braze_export.jobs.compression import Pieces
+from braze_export.jobs.reading.compression import Pieces
 from braze_export.jobs.values import Unusable
 
 #: Identifiers, and what cannot be one, in the order of the input.

@@ -8,9 +8,9 @@ from datetime import datetime
 from html import escape
 from typing import Final
 
-from braze_export.jobs.charts import NARROW, WIDE, Format, rate_limit, throughput
-from braze_export.jobs.course import Stretch, stretches
-from braze_export.jobs.scales import number, span
+from braze_export.jobs.report.charts import NARROW, WIDE, Format, rate_limit, throughput
+from braze_export.jobs.report.course import Stretch, stretches
+from braze_export.jobs.report.scales import number, span
 from braze_export.jobs.values import JobReport
 
 _MOST_REASONS: Final = 20

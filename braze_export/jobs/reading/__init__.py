@@ -1,0 +1,1 @@
+"""Identifiers out of files: what formats there are, and what is repeated."""

@@ -1,0 +1,1 @@
+"""Profiles into columns: Arrow, Parquet, and what dlt loads."""
