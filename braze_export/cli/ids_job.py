@@ -15,7 +15,7 @@ from braze_export.cli.connection import applied
 from braze_export.cli.failures import SOME_FAILED
 from braze_export.cli.ids_stream import input_of
 from braze_export.cli.job_view import View, job_view
-from braze_export.cli.options import check_different, names
+from braze_export.cli.options import check_different, is_given, names
 from braze_export.cli.screen import Screen
 from braze_export.cli.stopping import Stopping
 from braze_export.cli.writing import STANDARD, is_special
@@ -34,7 +34,8 @@ _OPTIONS: Final = (
         metavar="DESTINATION",
         panel="Job",
         help="Load the profiles into a table, instead of a file: duckdb:FILE, filesystem:FOLDER, "
-        "or any destination that dlt knows by its name, set up as dlt wants it.",
+        "or any destination that dlt knows by its name, set up as dlt wants it. Other than with "
+        "duckdb, the job and its other files are in the current directory.",
     ),
     click.option(
         "--table",
@@ -96,7 +97,8 @@ _OPTIONS: Final = (
         help="Write a page about the run, with charts of its speed and of the rate limit.",
     ),
 )
-_ONLY_OF_JOBS: Final = ("fresh", "retry_failed", "as_json", "report")
+_ONLY_OF_JOBS: Final = ("fresh", "retry_failed", "as_json", "report", "patience")
+_ONLY_OF_TABLES: Final = ("table", "mode")
 
 
 def job_options(command: F) -> F:
@@ -132,9 +134,10 @@ class IdsJob:
             UsageError: options that do not go together.
         """
         output = _output(options)
+        _check_columns(output)
         if output is None:
             for name in _ONLY_OF_JOBS:
-                if options[name]:
+                if is_given(name):
                     option = {"as_json": "json"}.get(name, name).replace("_", "-")
                     raise click.UsageError(
                         f"--{option} is for jobs: it needs a file of identifiers, and --output "
@@ -221,6 +224,23 @@ class IdsJob:
             [str(self.input.path)],
             [output, self.unknown, self.failed, str(self.report)],
             "The input, --output, --unknown, --failed and --report",
+        )
+
+
+def _check_columns(output: Path | Table | None) -> None:
+    """Refuse options that do nothing with that output.
+
+    Raises:
+        UsageError: such a one was given.
+    """
+    if isinstance(output, Table):
+        return
+    for name in _ONLY_OF_TABLES:
+        if is_given(name):
+            raise click.UsageError(f"--{name} is for tables: it needs --into.")
+    if is_given("custom_attributes") and (output is None or output.suffix.lower() != ".parquet"):
+        raise click.UsageError(
+            "--custom-attributes is for Parquet and tables: in NDJSON they stand as Braze sent them."
         )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,11 +40,18 @@ def _rows(report: JobReport) -> dict[str, str]:
         "Blank rows": f"{report.blank:,}" if report.blank else "",
         "Requests": _requests(report),
         "Time": _time(report),
-        "Output": report.output,
-        "Unknown in": str(report.unknown_file) if report.unknown else "",
-        "Failed in": str(report.failed_file) if report.failed else "",
+        "Output": _short(report.output),
+        "Unknown in": _short(report.unknown_file) if report.unknown else "",
+        "Failed in": _short(report.failed_file) if report.failed else "",
     }
     return {name: text for name, text in rows.items() if text}
+
+
+def _short(place: str | Path) -> str:
+    """Return a path below the current directory as it is seen from there; all else as it is."""
+    with suppress(ValueError, OSError):  # it is elsewhere, or no path; there is no such directory
+        return str(Path(place).relative_to(Path.cwd()))
+    return str(place)
 
 
 def _identifiers(report: JobReport) -> str:

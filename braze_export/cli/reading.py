@@ -19,7 +19,6 @@ from attrs import define, field
 
 from braze_export import Identifier, InputError
 from braze_export.cli.failures import UnreadableInputError
-from braze_export.cli.writing import is_special
 from braze_export.jobs.kinds import Kind, parse_kind
 from braze_export.jobs.reading.inputs import Reader, open_input
 from braze_export.jobs.spooling import STANDARD, is_fleeting
@@ -53,13 +52,18 @@ def what_is_read(words: tuple[str, ...], path: str | None) -> tuple[tuple[str, .
     """
     if words and path:
         raise click.UsageError("Give identifiers as arguments or with --input, not both.")
-    if len(words) != 1 or not (words[0].endswith(_ENDINGS) or Path(words[0]).is_file()):
+    if len(words) != 1 or not (words[0].endswith(_ENDINGS) or _can_be_read(Path(words[0]))):
         return words, path
-    if not Path(words[0]).is_file() and not is_special(Path(words[0])):
+    if not Path(words[0]).exists():
         raise click.UsageError(
             f"There is no file {words[0]}. If it is an identifier, give it on standard input."
         )
     return (), words[0]
+
+
+def _can_be_read(path: Path) -> bool:
+    """Say whether something is there that is no directory: a file, or a pipe of the shell's."""
+    return path.exists() and not path.is_dir()
 
 
 @define

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from attrs import Factory, define, field
 
 from braze_export.client import BrazeClient
+from braze_export.errors import JobChangedError
 from braze_export.jobs.accounting import Settler
 from braze_export.jobs.beginning import Found
 from braze_export.jobs.halting import Halting, to_its_end
@@ -55,6 +57,7 @@ class Exporting:
         Raises:
             BrazeError: the job must end; what had come is written.
         """
+        before = await asyncio.to_thread(_state, found.source.path)
         repeated = await to_its_end(lambda: self._count(found.source), self._cancelled.set)
         if self.stop.is_set():
             return found.record
@@ -70,6 +73,8 @@ class Exporting:
             await to_its_end(lambda: _open(files, found.record))
             await self._run(readers[0], repeated, recorder)
             await to_its_end(recorder.sync)
+            if not self.stop.is_set():
+                await asyncio.to_thread(self._check_input, found.source.path, before)
         finally:
             self.reasons = recorder.reasons
             self.blank = sum(reader.blank for reader in readers)
@@ -91,6 +96,16 @@ class Exporting:
             self.watch.total = found.count + count.unusable
             self.watch.repeated = found.repeats
         return found
+
+    def _check_input(self, path: Path, before: tuple[int, int]) -> None:
+        """Look whether what was counted at the beginning is what was asked for."""
+        record = self.watch.record
+        short = not record.round and record.done != self.watch.total
+        if short or _state(path) != before:
+            raise JobChangedError(
+                f"{path} was changed while the job ran, so that identifiers may be lacking or "
+                "repeated: start over (fresh)"
+            )
 
     def _stopped(self) -> bool:
         return self.stop.is_set() or self._cancelled.is_set()
@@ -120,6 +135,11 @@ class Exporting:
     async def _halt(self, run: Run) -> None:
         await self.stop.wait()
         run.halt()
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
 
 
 def _open(files: Mapping[str, Staged], record: Record) -> None:

@@ -22,7 +22,7 @@ _VERSION: Final = 1
 _PATIENCE: Final = 0.2  # seconds: of two that begin at the same moment one is to get it
 _NOW, _SAFE = 0, 1
 _JOB: Final = "job (name TEXT PRIMARY KEY, value)"
-_RECORD: Final = "record (id INTEGER PRIMARY KEY, body)"
+_RECORD: Final = "record (id INTEGER PRIMARY KEY, body, machine)"
 
 Stage = Literal["exporting", "finishing", "finished"]
 
@@ -41,7 +41,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         failed: identifiers that failed.
         bytes: of all profiles, as JSON.
         files: how many bytes of each file belong to this record.
-        machine: the machine's start, up to whose end the files are what was written.
         bases: bytes of the finished files before this round, which adds to them.
     """
 
@@ -56,7 +55,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     files: dict[str, int] = {}
     bases: dict[str, int] = {}
-    machine: str = msgspec.field(default_factory=start_of_machine)
 
 
 class Journal:
@@ -113,15 +111,18 @@ class Journal:
         The last one only while the machine still runs on which it was made.
         """
         now, safe = map(self._recorded, (_NOW, _SAFE))
-        if now is not None and now.machine == start_of_machine():
+        if now is not None:
             yield now
         if safe is not None:
             yield safe
 
     def _recorded(self, which: int) -> Record | None:
         with self._alone():
-            row = self._db.execute("SELECT body FROM record WHERE id = ?", (which,)).fetchone()
-            return None if row is None else msgspec.json.decode(row[0], type=Record)
+            statement = "SELECT body, machine FROM record WHERE id = ?"
+            row = self._db.execute(statement, (which,)).fetchone()
+            if row is None or (which == _NOW and row[1] != start_of_machine()):
+                return None
+            return msgspec.json.decode(row[0], type=Record)
 
     def begin(self, definition: Mapping[str, Any], notes: Mapping[str, Any]) -> Record:
         """Forget what there was, and begin a job.
@@ -167,7 +168,8 @@ class Journal:
 
     def _put(self, which: int, record: Record) -> None:
         body = msgspec.json.encode(record)
-        self._db.execute("INSERT OR REPLACE INTO record VALUES (?, ?)", (which, body))
+        row = (which, body, start_of_machine())
+        self._db.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", row)
 
     def _lock(self) -> None:
         # Set before the journal mode: no file for sharing is made then, and the lock is kept.

@@ -25,7 +25,8 @@ class Places:
         output: the file of profiles, or the table.
         unknown: the identifiers that Braze does not know.
         failed: the identifiers that failed.
-        folder: the job's own; ``NAME.job`` beside the output.
+        folder: the job's own; ``NAME.job`` beside the output. A table other than ``duckdb:PATH``
+            has no place beside it: its job is in the current directory.
     """
 
     output: Path | Table
@@ -81,7 +82,7 @@ class Places:
 def places(
     output: str | Path | Table, unknown: str | Path | None, failed: str | Path | None
 ) -> Places:
-    """Return where a job with that output keeps what.
+    """Return where a job with that output keeps what: in the current directory for most tables.
 
     Raises:
         InputError: nothing can be written there, or two of them are the same file.

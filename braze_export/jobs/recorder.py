@@ -18,7 +18,6 @@ from braze_export._json import one_line
 from braze_export.jobs.halting import Halted
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.kinds import as_text
-from braze_export.jobs.machine import start_of_machine
 from braze_export.jobs.reading.compression import Codec, Plain
 from braze_export.jobs.slices import Slice
 from braze_export.jobs.staging import Piece, Staged
@@ -273,7 +272,7 @@ class Recorder:
 
     def _with_files(self, record: Record) -> Record:
         files = {name: file.length for name, file in self.files.items()}
-        return msgspec.structs.replace(record, files=files, machine=start_of_machine())
+        return msgspec.structs.replace(record, files=files)
 
     def _packed(self, lines: Sequence[Piece]) -> list[bytes]:
         return [self.codec.compress(b"".join(lines))] if lines else []

@@ -128,6 +128,7 @@ class Run:
         if piece.batch is None:
             return Settled(piece, Outcome())
         await self._pause()
+        self.judge.begun(piece.number, asyncio.get_running_loop().time())
         return Settled(piece, await self._asked(piece.batch))
 
     async def _asked(self, batch: Batch) -> Outcome:
@@ -181,9 +182,9 @@ class Run:
         if self._probing.locked():
             return
         async with self._probing:
-            known = self._known or self.source.known
+            known, asked_at = self._known or self.source.known, asyncio.get_running_loop().time()
             outcome = None if known is None else await self.settler.ask(known)
-        self.judge.probed(outcome, error)
+        self.judge.probed(outcome, error, asked_at)
 
 
 def _answered_for(settled: Settled) -> Batch | None:

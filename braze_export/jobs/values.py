@@ -1,8 +1,9 @@
 """What a bulk job is made of and what it tells: values alone."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from attrs import Attribute, Factory, field, frozen
 
@@ -13,10 +14,22 @@ InputFormat: TypeAlias = Literal["lines", "csv", "ndjson", "parquet"]
 CustomAttributes: TypeAlias = Literal["json", "map"]
 Phase: TypeAlias = Literal["reading", "exporting", "writing", "done"]
 
+#: ``//user:password@`` but not ``//host:22/a@b``; and what may be a token in a query.
+_CREDENTIALS: Final = re.compile(r"//[^/@]*:(?!\d+/)[^@]*@|\?.*=", re.DOTALL)
+
 
 def _name(_: object, attribute: "Attribute[Any]", value: object) -> None:
     if value is not None and (not isinstance(value, str) or not value.strip()):
         raise InputError(f"{attribute.name} must be a name, not blank")
+
+
+def _no_credentials(_: object, attribute: "Attribute[Any]", value: str) -> None:
+    # What was given is not in the message. It would be in the journal, and in other messages.
+    if _CREDENTIALS.search(value):
+        raise InputError(
+            f"{attribute.name} must hold neither a password nor a query: credentials belong where "
+            "dlt looks for them, in environment variables or its secrets.toml"
+        )
 
 
 @frozen(kw_only=True)
@@ -59,17 +72,20 @@ class Unusable:
 class Table:
     """A table that the profiles are loaded into, by dlt (extra ``dlt``).
 
+    The job's folder and the other files are beside the database of ``duckdb:PATH``; of any other
+    destination in the current directory, in which the job must be run again to go on.
+
     Attributes:
         destination: one of dlt's: ``duckdb:profiles.duckdb`` with the path of the database,
             ``filesystem:/data/lake`` with the bucket or folder, or the name alone, such as
-            ``bigquery``, with its settings where dlt looks for them.
+            ``bigquery``, with its settings where dlt looks for them. Without credentials.
         dataset: the schema that the table is in.
         name: of the table.
         mode: ``replace``: the table holds what this job gives. ``merge``: rows of the same
             ``external_id`` are replaced, others stay. ``append``: rows are added.
     """
 
-    destination: str = field(validator=_name)
+    destination: str = field(validator=[_name, _no_credentials])
     dataset: str = field(default="braze", validator=_name)
     name: str = field(default="profiles", validator=_name)
     mode: Literal["replace", "merge", "append"] = "replace"

@@ -5,6 +5,7 @@ does, it is set aside: an outage of minutes fails nobody, and one that lasts end
 goes on from there when it is run again.
 """
 
+from math import inf
 from typing import Final, Literal, TypeAlias
 
 from attrs import Factory, define, field
@@ -45,7 +46,13 @@ class Judge:
     aside: list[Settled] = Factory(list)
     _answered: int = field(default=0, init=False)  # requests in this run, roughly
     _failing_since: float | None = field(default=None, init=False)
-    _first_tries: dict[int, int] = field(factory=dict, init=False)  # answered by then
+    _through: float = field(default=-inf, init=False)  # when the latest was asked that came through
+    _begun: dict[int, tuple[float, float]] = field(factory=dict, init=False)  # and what was through
+    _first_failures: dict[int, float] = field(factory=dict, init=False)
+
+    def begun(self, number: int, now: float) -> None:
+        """Note that a slice is asked for."""
+        self._begun[number] = (now, self._through)
 
     def verdict(self, settled: Settled, now: float) -> Verdict:
         """Say what to do with a slice: record it, ask again later, or set it aside.
@@ -58,21 +65,22 @@ class Judge:
             BrazeError: the job must end.
         """
         number, outcome = settled.piece.number, settled.outcome
+        asked_at, through = self._begun.pop(number, (now, self._through))
         errors = [failure.error for failure in outcome.failed]
         for error in errors:
             if isinstance(error, _OF_THE_JOB):
                 raise error
         answered = bool(not errors or outcome.users or outcome.invalid or outcome.errors)
         if answered:
-            self.came_through()
+            self.came_through(asked_at)
         # Parts of a slice that is narrowed down may fall into an outage, while others came.
         own = (*_OF_ITS_OWN, DecodeError) if answered else _OF_ITS_OWN
         others = [error for error in errors if not isinstance(error, own)]
         if others:
-            return self._failed(number, others[-1], now)
+            return self._failed(number, others[-1], now, through=now if answered else through)
         if not answered:
             return self._refused(settled, errors[-1])
-        self._first_tries.pop(number, None)
+        self._first_failures.pop(number, None)
         return "record"
 
     def pause(self, now: float) -> float:
@@ -81,12 +89,13 @@ class Judge:
             return 0.0
         return min(_LONGEST_PAUSE, max(1.0, (now - self._failing_since) / 4))
 
-    def probed(self, outcome: Outcome | None, error: BrazeError) -> None:
+    def probed(self, outcome: Outcome | None, error: BrazeError, asked_at: float) -> None:
         """Note what came for somebody who was asked for to see whether the way is there.
 
         Args:
             outcome: what came; ``None`` if nobody could be asked for.
             error: why there is doubt.
+            asked_at: seconds on the clock of the verdicts.
 
         Raises:
             BrazeError: that error: nothing has come through since this run began.
@@ -95,7 +104,7 @@ class Judge:
             not isinstance(failure.error, _OF_ITS_OWN) for failure in outcome.failed
         )
         if not failed:
-            self.came_through()
+            self.came_through(asked_at)
         elif not self._answered:
             raise error
 
@@ -109,9 +118,10 @@ class Judge:
         """Whether nothing came through of late."""
         return self._failing_since is not None
 
-    def came_through(self) -> None:
-        """Note that Braze has answered."""
+    def came_through(self, asked_at: float) -> None:
+        """Note that Braze has answered somebody who was asked for at that time."""
         self._answered += 1
+        self._through = max(self._through, asked_at)
         self.accepted = True
         self._failing_since = None
 
@@ -123,12 +133,15 @@ class Judge:
             raise error
         return "aside"
 
-    def _failed(self, number: int, error: BrazeError, now: float) -> Verdict:
+    def _failed(self, number: int, error: BrazeError, now: float, *, through: float) -> Verdict:
         if not self.accepted:
             raise error  # the way to Braze was not there from the beginning
-        if self._answered > self._first_tries.setdefault(number, self._answered):
-            del self._first_tries[number]
-            return "record"  # others came through meanwhile
+        first = self._first_failures.get(number)
+        # It was asked for again only after the way was seen to be there once more.
+        if first is not None and through > first:
+            del self._first_failures[number]
+            return "record"
+        self._first_failures.setdefault(number, now)
         self._failing_since = now if self._failing_since is None else self._failing_since
         if now - self._failing_since > self.patience:
             raise error

@@ -373,9 +373,9 @@ def test_what_a_machine_that_dies_has_lost_is_asked_for_again(world: World) -> N
     more = msgspec.json.decode(now)
     more["watermark"], more["done"] = 3, 150
     more["files"]["profiles"] += 1000  # told, but never on the disk
-    more["machine"] = "before it died"
     with journal:
-        journal.execute("UPDATE record SET body = ? WHERE id = 0", (msgspec.json.encode(more),))
+        change = "UPDATE record SET body = ?, machine = 'before it died' WHERE id = 0"
+        journal.execute(change, (msgspec.json.encode(more),))
     journal.close()
     with profiles.open("ab") as file:
         file.write(bytes(1000))

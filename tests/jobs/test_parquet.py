@@ -208,4 +208,4 @@ def test_memory_does_not_grow_with_the_rows(
         write_parquet((block for _ in range(times)), tmp_path / "a", tables, written=look)
         return max(seen)
 
-    assert peak(30) < 1.3 * peak(10)
+    assert peak(60) < 1.3 * peak(20)  # by then both threads have had their turns

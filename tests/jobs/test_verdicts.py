@@ -119,7 +119,7 @@ def test_the_longer_it_fails_the_longer_are_the_pauses(judge: Judge) -> None:
     assert judge.pause(0.0) == 0.0
     judge.verdict(settled(1, DOWN), 100.0)
     assert [judge.pause(now) for now in (100.0, 120.0, 1000.0)] == [1.0, 5.0, 60.0]
-    judge.came_through()
+    judge.came_through(1000.0)
     assert judge.pause(1000.0) == 0.0
 
 
@@ -162,9 +162,9 @@ def test_if_everything_is_refused_it_is_not_the_identifiers() -> None:
 
 def test_somebody_who_is_there_shows_that_the_way_is(judge: Judge) -> None:
     judge.verdict(settled(1, DOWN), 0.0)
-    judge.probed(Outcome(failed=[FailedBatch(("a",), DOWN)]), DOWN)
+    judge.probed(Outcome(failed=[FailedBatch(("a",), DOWN)]), DOWN, 0.5)
     assert judge.verdict(settled(1, DOWN), 1.0) == "again"
-    judge.probed(Outcome(failed=[FailedBatch(("a",), REFUSED)]), DOWN)
+    judge.probed(Outcome(failed=[FailedBatch(("a",), REFUSED)]), DOWN, 1.5)
     assert judge.verdict(settled(1, DOWN), 2.0) == "record"
 
 
@@ -173,4 +173,25 @@ def test_if_nobody_is_there_since_the_run_began_it_ends(came: Outcome | None) ->
     judge = Judge(60.0, accepted=True)
     assert judge.verdict(settled(1, DOWN), 0.0) == "again"
     with pytest.raises(ServerError):
-        judge.probed(came, DOWN)
+        judge.probed(came, DOWN, 0.0)
+
+
+def test_attempts_that_began_in_an_outage_fail_nobody(judge: Judge) -> None:
+    judge.came_through(0.0)
+    judge.begun(1, 10.0)
+    assert judge.verdict(settled(1, DOWN), 20.0) == "again"
+    judge.begun(1, 20.0)  # in the outage still
+    judge.begun(2, 25.0)
+    assert judge.verdict(good(2), 26.0) == "record"  # it is over
+    assert judge.verdict(settled(1, DOWN), 30.0) == "again"
+    judge.begun(1, 30.0)  # by now the way is known to be there
+    assert judge.verdict(settled(1, DOWN), 40.0) == "record"
+
+
+def test_an_answer_to_what_was_asked_before_an_outage_is_no_end_of_it(judge: Judge) -> None:
+    judge.begun(1, 5.0)
+    judge.begun(2, 0.0)
+    assert judge.verdict(settled(1, DOWN), 10.0) == "again"
+    assert judge.verdict(good(2), 11.0) == "record"
+    judge.begun(1, 12.0)
+    assert judge.verdict(settled(1, DOWN), 20.0) == "again"

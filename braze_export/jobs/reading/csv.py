@@ -14,7 +14,7 @@ from braze_export.jobs.reading.columns import choose
 from braze_export.jobs.reading.compression import Pieces
 from braze_export.jobs.reading.text import Items, TextReader, Texts, sift, unusable
 
-_LONGEST: Final = 10 * 1024 * 1024  # characters of a line
+_LONGEST: Final = 10 * 1024 * 1024  # characters of a line, and of a cell
 _ROWS: Final = 2000  # read at once
 _DELIMITERS: Final = r"[;\t|,]"
 _DATA: Final = re.compile(r".+@.+\..+|\+?[\d ().-]{7,}")  # an e-mail address, a phone number
@@ -42,7 +42,7 @@ class CsvReader(TextReader):
         texts = Texts(pieces, encoding, _LONGEST)
         # Line breaks within quotes stay as they are.
         lines = chain.from_iterable(io.StringIO(part, newline="") for _, part in texts)
-        self._rows = _reader(lines, _delimiter(self._path) if delimiter is None else delimiter)
+        self._rows = _reader(lines, delimiter_of(self._path) if delimiter is None else delimiter)
         self._row = 1
         header = self._header()
         if column not in header:
@@ -66,9 +66,12 @@ class CsvReader(TextReader):
         try:
             return list(islice(self._rows, most))
         except csv.Error as error:
+            what = f"it is no CSV ({error})"
+            if "field limit" in str(error):
+                what = f"a cell has more than {csv.field_size_limit():,} characters"
             raise InputError(
-                f"{self._path}, about line {self._rows.line_num}: it is no CSV ({error}). Is a "
-                "quotation mark not closed?"
+                f"{self._path}, about line {self._rows.line_num}: {what}. Is a quotation mark not "
+                "closed?"
             ) from None
 
     def _items(self) -> Iterator[Items]:
@@ -104,10 +107,15 @@ def _reader(lines: Iterator[str], delimiter: str) -> Any:
         raise InputError(
             f"delimiter is {delimiter!r}: allowed is one character, such as a semicolon"
         )
+    # Columns beside ours may hold long texts, and the module takes 131,072 characters. The limit is
+    # one for the whole process: it is never lowered, as others may read at the same time.
+    if csv.field_size_limit() < _LONGEST:
+        csv.field_size_limit(_LONGEST)
     return csv.reader(lines, delimiter=delimiter, strict=True)
 
 
-def _delimiter(path: Path) -> str:
+def delimiter_of(path: Path) -> str:
+    """Return what stands between the columns of a file, by its name."""
     return "\t" if ".tsv" in (suffix.lower() for suffix in path.suffixes[-2:]) else ","
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from braze_export.errors import BrazeError, InputError
+from braze_export.jobs.halting import Halted
+from braze_export.jobs.staging import storage_error
 from braze_export.jobs.tables.arrow import Tables
 from braze_export.jobs.tables.parquet import pieces_of
 from braze_export.jobs.tables.schema import arrow
@@ -58,6 +60,7 @@ def load(
 
     Raises:
         InputError: dlt is not installed, or does not know the destination, or cannot reach it.
+        JobStorageError: there is no room for it.
         BrazeError: dlt has failed otherwise.
     """
     dlt = _dlt()
@@ -74,10 +77,10 @@ def load(
         pipeline = _pipeline(dlt, table, made, home)
         if not extracted.exists():
             resource = _resource(dlt, _rows(blocks, tables, written), table, mode)
-            _tell(table, lambda: pipeline.extract(resource))
+            _tell(table, workdir, lambda: pipeline.extract(resource))
             extracted.touch()
-        _tell(table, pipeline.normalize)
-        _tell(table, pipeline.load)
+        _tell(table, workdir, pipeline.normalize)
+        _tell(table, workdir, pipeline.load)
     done.touch()
 
 
@@ -96,7 +99,7 @@ def _is_loaded(home: Path) -> bool:
 
 
 def _dlt() -> Any:
-    """Return dlt, silent in this process: it tells nobody of its use, and logs nothing."""
+    """Return dlt, silent in this process from now on: it tells nobody of its use, logs nothing."""
     try:
         import dlt  # noqa: PLC0415 - an extra
         from dlt.common.runtime.anon_tracker import disable_anon_tracker  # noqa: PLC0415
@@ -176,7 +179,7 @@ def _numbered(table: "pa.Table", load_id: str, numbers: Iterator[int]) -> "pa.Ta
     )
 
 
-def _tell(table: Table, step: Callable[[], object]) -> None:
+def _tell(table: Table, workdir: Path, step: Callable[[], object]) -> None:
     """Do a step of the pipeline; what goes wrong is told without what may quote a profile."""
     from dlt.destinations.exceptions import DestinationConnectionError  # noqa: PLC0415
     from dlt.pipeline.exceptions import PipelineStepFailed  # noqa: PLC0415 - an extra
@@ -186,8 +189,10 @@ def _tell(table: Table, step: Callable[[], object]) -> None:
     except PipelineStepFailed as error:
         causes = list(_causes(error))
         for cause in causes:
-            if isinstance(cause, BrazeError | OSError):
+            if isinstance(cause, BrazeError | Halted):
                 raise cause from None
+            if isinstance(cause, OSError):
+                raise storage_error(workdir, cause) from None
             if isinstance(cause, DestinationConnectionError):
                 raise InputError(f"{table.destination} cannot be opened: {causes[-1]}") from None
         raise BrazeError(

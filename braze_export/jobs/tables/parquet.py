@@ -1,7 +1,11 @@
 """Lines of profiles into a Parquet file, in bounded memory."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 
 _GROUP_ROWS: Final = 50_000
 _GROUP_BYTES: Final = 16 * 1024 * 1024  # of JSON; a group lies in memory until it is written
-_PIECE: Final = 2 * 1024 * 1024  # bytes of JSON that become a table at once
+_PIECE: Final = 1024 * 1024  # bytes of JSON that become a table at once
 _NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -97,6 +101,7 @@ def _write(
     from pyarrow import parquet  # noqa: PLC0415 - an extra
 
     rows = 0
+    _give_back()
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         writer.add_key_value_metadata(dict(metadata))
         for group in kept:
@@ -105,18 +110,41 @@ def _write(
         for group in _grouped(made):
             writer.write_table(group, row_group_size=_GROUP_ROWS)
             rows += group.num_rows
+            _give_back()
     return rows
+
+
+def _give_back() -> None:
+    """Give the system the memory back that Arrow keeps for later, or it is never less."""
+    arrow().default_memory_pool().release_unused()
+    arrow().system_memory_pool().release_unused()
 
 
 def _tables_of(
     blocks: Iterable[bytes], tables: Tables, written: Callable[[int], None] | None
 ) -> "Iterator[tuple[pa.Table, int]]":
     done = 0
-    for piece in pieces_of(blocks):
-        yield tables.table(piece), len(piece)
-        done += len(piece)
+    for table, size in _made(pieces_of(blocks), [tables, tables.twin()]):
+        yield table, size
+        done += size
         if written is not None:
             written(done)
+
+
+def _made(pieces: Iterable[bytes], makers: Sequence[Tables]) -> "Iterator[tuple[pa.Table, int]]":
+    """Yield the table of each piece, in order, while each maker makes one in its own thread."""
+    waiting: deque[tuple[Future[pa.Table], int]] = deque()
+    with ExitStack() as stack:
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in makers]
+        turns = cycle(zip(threads, makers, strict=True))
+        for piece, (thread, maker) in zip(pieces, turns, strict=False):
+            if len(waiting) == len(makers):
+                made, size = waiting.popleft()
+                yield made.result(), size
+            waiting.append((thread.submit(maker.table, piece), len(piece)))
+        while waiting:
+            made, size = waiting.popleft()
+            yield made.result(), size
 
 
 def _grouped(made: "Iterable[tuple[pa.Table, int]]") -> "Iterator[pa.Table]":
