@@ -240,7 +240,7 @@ def _check_columns(output: Path | Table | None) -> None:
             raise click.UsageError(f"--{name} is for tables: it needs --into.")
     if is_given("custom_attributes") and (output is None or output.suffix.lower() != ".parquet"):
         raise click.UsageError(
-            "--custom-attributes is for Parquet and tables: in NDJSON they stand as Braze sent them."
+            "--custom-attributes is for Parquet and tables: NDJSON has them as Braze sent them."
         )
 
 

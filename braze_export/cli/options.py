@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rich_click as click
+from click import get_current_context
 from click.core import ParameterSource
 
 from braze_export.cli.writing import STANDARD, is_special
@@ -17,7 +18,7 @@ def names(given: Sequence[str]) -> Sequence[str] | None:
 
 def is_given(option: str) -> bool:
     """Say whether an option of the command that runs was given, be it as its default is."""
-    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
+    return get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
 
 
 def check_different(read: Sequence[str | None], written: Sequence[str | None], what: str) -> None:

@@ -57,11 +57,13 @@ def record_to_go_on_with(
         JobChangedError: the journal is of another job, or its files are not what they were.
         JobError: ``retry_failed``, and no job is finished.
     """
-    was = journal.definition
-    last = next(journal.records(), None)
     if fresh and retry_failed:
         raise InputError("fresh starts over, retry_failed goes on: choose one of them")
-    if was is None or last is None or fresh:
+    if fresh:
+        return None  # whatever is in the journal, and be it damaged
+    was = journal.definition
+    last = next(journal.records(), None)
+    if was is None or last is None:
         if retry_failed:
             raise JobError(f"there is no finished job of {places.shown}: run it first")
         return None
@@ -71,7 +73,7 @@ def record_to_go_on_with(
         raise JobError(
             f"the job of {places.shown} is not finished: run it without retry_failed first"
         )
-    ignored = {"fingerprint"} if retry_failed or last.round else set()
+    ignored = {"fingerprint"} if retry_failed else set()
     changed = differences(_without(was, ignored), _without(definition, ignored))
     if changed:
         raise JobChangedError(

@@ -3,7 +3,8 @@
 Every step may be done again: whoever is killed here does all of them anew.
 """
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -61,12 +62,18 @@ class Finisher:
             JobChangedError: what this round adds to is gone.
         """
         if record.stage == "exporting":
-            bases = self._bases() if record.round else {}
-            record = msgspec.structs.replace(record, stage="finishing", bases=bases)
+            record = msgspec.structs.replace(
+                record,
+                stage="finishing",
+                bases=bases(self.places, self.shape) if record.round else {},
+                targets={name: str(path) for name, path in _targets(self.places).items()},
+            )
             self.journal.record_safely(record)
-        self._output(record)
-        self._text(UNKNOWN, self.places.unknown, record)
-        self._replace(FAILED, self.places.failed)
+        # Those from here on: who does it again may have been given others.
+        targets = {name: Path(path) for name, path in record.targets.items()}
+        self._output(targets, record)
+        self._text(UNKNOWN, targets[UNKNOWN], record)
+        self._replace(FAILED, targets[FAILED])
         record = msgspec.structs.replace(record, stage="finished", files={}, bases={})
         self.journal.record_safely(record)
         self.clean()
@@ -74,27 +81,20 @@ class Finisher:
 
     def clean(self) -> None:
         """Remove what is not needed any more."""
-        for name in (PROFILES, UNKNOWN, FAILED):
-            self.places.staged(name).unlink(missing_ok=True)
-        tried_again = self.places.folder.glob("failed-*.ndjson")
-        for path in (self.places.spooled, self.places.parquet, *tried_again):
+        folder = self.places.folder
+        made = [*folder.glob("*.partial"), *folder.glob("failed-*.ndjson")]
+        for path in (self.places.spooled, self.places.parquet, *made):
             path.unlink(missing_ok=True)
+        shutil.rmtree(self.places.loading, ignore_errors=True)  # it holds profiles
 
-    def _bases(self) -> dict[str, int]:
-        files = {UNKNOWN: self.places.unknown}
-        if isinstance(self.places.output, Path):
-            files[PROFILES] = self.places.output
-        return {name: size_of(path) for name, path in files.items()}
-
-    def _output(self, record: Record) -> None:
-        output = self.places.output
-        if isinstance(output, Table):
-            self._load(output, record)
+    def _output(self, targets: Mapping[str, Path], record: Record) -> None:
+        if isinstance(self.places.output, Table):
+            self._load(self.places.output, record)
         elif self.shape.parquet:
-            self._parquet(output, record)
+            self._parquet(targets[PROFILES], record)
         else:
-            self._pack_nothing(output)
-            self._text(PROFILES, output, record)
+            self._pack_nothing(targets[PROFILES])
+            self._text(PROFILES, targets[PROFILES], record)
 
     def _pack_nothing(self, target: Path) -> None:
         staged = self.places.staged(PROFILES)
@@ -124,6 +124,8 @@ class Finisher:
         word = str(record.round)
         if record.round and metadata(target).get(_ROUND) == word:
             return
+        if record.round:
+            check_columns(target, self.shape)
         tables = Tables(self.shape.fields, self.shape.custom_attributes)
         with told(target), open_decompressed(self.places.staged(PROFILES)) as file:
             write_parquet(
@@ -151,6 +153,46 @@ class Finisher:
                 written=self.written,
                 round=record.round,
             )
+
+
+def _targets(places: Places) -> dict[str, Path]:
+    """Return the paths that files get, from whatever folder it is run again."""
+    files = {UNKNOWN: places.unknown, FAILED: places.failed}
+    if isinstance(places.output, Path):
+        files[PROFILES] = places.output
+    return {name: path.absolute() for name, path in files.items()}
+
+
+def bases(places: Places, shape: Shape) -> dict[str, int]:
+    """Return the sizes of the files that one more round adds to.
+
+    Raises:
+        JobChangedError: one is gone, or nothing can be added to it.
+    """
+    files = {name: path for name, path in _targets(places).items() if name != FAILED}
+    sizes = {name: size_of(path) for name, path in files.items()}
+    if shape.parquet and PROFILES in files:
+        check_columns(files[PROFILES], shape)
+    return sizes
+
+
+def check_columns(path: Path, shape: Shape) -> None:
+    """Look whether rows can be added to a Parquet file.
+
+    Raises:
+        JobChangedError: it has other columns, is damaged or gone.
+    """
+    import pyarrow.parquet as pq  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+
+    from braze_export.jobs.tables.arrow import Tables  # noqa: PLC0415 - the same
+    from braze_export.jobs.tables.parquet import metadata  # noqa: PLC0415 - the same
+
+    metadata(path)
+    if not pq.read_schema(path).equals(Tables(shape.fields, shape.custom_attributes).schema):
+        raise JobChangedError(
+            f"{path} has other columns than this job gives it, so that another program has written "
+            "it: put the old one back, or start over (fresh)"
+        )
 
 
 def size_of(path: Path) -> int:

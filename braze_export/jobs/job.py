@@ -10,13 +10,14 @@ from pathlib import Path
 from attrs import Factory, define, field
 
 from braze_export.client import BrazeClient
-from braze_export.errors import BrazeError, JobError
+from braze_export.errors import BrazeError, JobChangedError, JobError
 from braze_export.jobs.beginning import find
 from braze_export.jobs.exporting import Exporting
 from braze_export.jobs.finishing import Finisher
 from braze_export.jobs.halting import Halted, to_its_end
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.order import Order, order
+from braze_export.jobs.recorder import FAILED, UNKNOWN
 from braze_export.jobs.spooling import drop
 from braze_export.jobs.staging import told
 from braze_export.jobs.values import CustomAttributes, Input, JobReport, Table
@@ -113,7 +114,7 @@ class Job:
         client: sends the requests.
         order: what is to be done.
         watch: sees how far it is.
-        stop: once set, the run ends in good order.
+        stop: the caller's: once set, the run ends in good order.
     """
 
     client: BrazeClient
@@ -121,27 +122,36 @@ class Job:
     watch: Watch
     stop: asyncio.Event
     _blank: int = field(init=False, default=0)
+    _ending: asyncio.Event = field(init=False, default=Factory(asyncio.Event))  # our own
     _cancelled: asyncio.Event = field(init=False, default=Factory(asyncio.Event))
     _reasons: Mapping[str, int] = field(init=False, default=Factory(dict))
 
     async def watched(self, hook: Hook | None, every: float) -> JobReport:
         """Run, and tell a hook how far it is."""
+        if self.stop.is_set():
+            self._ending.set()
+        stopping = asyncio.create_task(self._stop())
         run = asyncio.create_task(self.run())
         show = asyncio.create_task(self.watch.show(hook, every))
         try:
             await asyncio.wait({run, show}, return_when=asyncio.FIRST_COMPLETED)
             if not run.done():  # the hook has raised
-                self.stop.set()
+                self._ending.set()
             report = await run
         except asyncio.CancelledError:
             run.cancel()
             await asyncio.gather(run, return_exceptions=True)
             raise
         finally:
+            stopping.cancel()
             await ended(show)
         if hook is not None:
             await hook(self.watch.reading())
         return report
+
+    async def _stop(self) -> None:
+        await self.stop.wait()
+        self._ending.set()
 
     async def run(self) -> JobReport:
         """Do everything there is to do."""
@@ -166,24 +176,39 @@ class Job:
         with told(folder):
             folder.mkdir(exist_ok=True)
             os.utime(folder)  # says why, where nothing can be written; SQLite would not
-        return Journal(self.order.places.journal)
+        path = self.order.places.journal
+        try:
+            return Journal(path)
+        except JobChangedError:  # and nobody holds it
+            if not self.order.fresh:
+                raise
+        with told(path):
+            for file in folder.glob(f"{path.name}*"):
+                file.unlink(missing_ok=True)
+        return Journal(path)
 
     def _leave(self, journal: Journal) -> None:
-        places, begun = self.order.places, True
         try:
-            drop(places)
-            last = next(journal.records(), Record())
-            begun = bool(last.done or last.round) or last.stage != "exporting"
+            drop(self.order.places)
+            if self._is_blank(journal):  # leave no trace of what came to nothing
+                journal.settle()
+                # While it is held, else it might be another run's by then. Windows removes nothing
+                # that is open: there it stays.
+                with suppress(PermissionError):
+                    self.order.places.abandon()
         except (OSError, BrazeError):
             return  # whatever is amiss has been told
         finally:
             journal.close()
-        if not begun and not places.spooled.exists():  # leave no trace of what came to nothing
-            places.abandon()
+
+    def _is_blank(self, journal: Journal) -> bool:
+        last = next(journal.records(), Record())
+        begun = last.done or last.round or last.stage != "exporting"
+        return not begun and not self.order.places.spooled.exists()
 
     async def _with(self, journal: Journal) -> JobReport:
         try:
-            found = await find(journal, self.order, self.client, self.stop)
+            found = await find(journal, self.order, self.client, self._ending)
         except Halted:
             last = await asyncio.to_thread(lambda: next(journal.records(), Record()))
             self.watch.going_on(last)
@@ -191,10 +216,10 @@ class Job:
         record = found.record
         self.watch.going_on(record)
         if record.stage == "exporting":
-            exporting = Exporting(self.client, self.order, self.watch, self.stop, journal)
+            exporting = Exporting(self.client, self.order, self.watch, self._ending, journal)
             record = await exporting.export(found)
             self._blank, self._reasons = exporting.blank, exporting.reasons
-        if record.stage == "finishing" or not self.stop.is_set():
+        if record.stage == "finishing" or not self._ending.is_set():
             record = await self._finished(journal, record)
         return self._report(record)
 
@@ -214,7 +239,7 @@ class Job:
 
     def _wrote(self, size: int) -> None:
         self.watch.wrote(size)
-        if self.stop.is_set() or self._cancelled.is_set():
+        if self._ending.is_set() or self._cancelled.is_set():
             raise Halted
 
     def _report(self, record: Record) -> JobReport:
@@ -227,9 +252,9 @@ class Job:
             complete=record.stage == "finished",
             source=str(self.order.source.path),
             output=places.shown,
-            unknown_file=places.unknown,
-            failed_file=places.failed,
-            total=record.done if watch.total is None else watch.total,
+            unknown_file=_named(record.targets.get(UNKNOWN), places.unknown),
+            failed_file=_named(record.targets.get(FAILED), places.failed),
+            total=record.done if watch.whole is None else watch.whole,
             done=record.done,
             profiles=record.profiles,
             unknown=record.unknown,
@@ -247,6 +272,11 @@ class Job:
         )
 
     def _how_to_go_on(self) -> str:
-        record, total = self.watch.record, self.watch.total
+        record, total = self.watch.record, self.watch.whole
         of = "" if total is None else f" of {total:,}"
         return f"{record.done:,}{of} identifiers are done and kept. Run the same again to go on."
+
+
+def _named(target: str | None, given: Path) -> Path:
+    """Return a file as it was named, unless an earlier run had been given another for it."""
+    return given if target in {None, str(given.absolute())} else Path(str(target))

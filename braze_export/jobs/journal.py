@@ -41,7 +41,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         failed: identifiers that failed.
         bytes: of all profiles, as JSON.
         files: how many bytes of each file belong to this record.
+        carried: of those that failed, in this round nobody is asked for: rows without identifier.
         bases: bytes of the finished files before this round, which adds to them.
+        targets: the paths that the files get, from ``finishing`` on.
     """
 
     round: int = 0
@@ -54,7 +56,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     bytes: int = 0
     files: dict[str, int] = {}
+    carried: int = 0
     bases: dict[str, int] = {}
+    targets: dict[str, str] = {}
 
 
 class Journal:
@@ -97,6 +101,11 @@ class Journal:
         # A full disk, say: what is recorded is recorded.
         with self._guard, suppress(sqlite3.Error):
             self._db.close()
+
+    def settle(self) -> None:
+        """Leave nothing beside the file itself, so that it may be removed while it is held."""
+        with self._alone():
+            self._db.execute("PRAGMA journal_mode = MEMORY")
 
     @property
     def definition(self) -> dict[str, Any] | None:

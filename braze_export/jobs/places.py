@@ -14,7 +14,7 @@ _ENDINGS: Final = (".gz", ".zst")
 
 
 def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
+    return None if given is None else Path(given).absolute()
 
 
 @frozen(kw_only=True)

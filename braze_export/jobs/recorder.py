@@ -77,13 +77,17 @@ def unknown_lines(outcome: Outcome) -> bytes:
 
 
 def failed_lines(settled: Settled) -> bytes:
-    """Return the identifiers that failed and why, as NDJSON."""
-    pairs = [(as_text(i), str(f.error)) for f in settled.outcome.failed for i in f.identifiers]
-    pairs += ((item.text, item.reason) for item in settled.piece.unusable)
-    return b"".join(
-        msgspec.json.encode({"identifier": _utf8(name), "error": _utf8(why)}) + b"\n"
-        for name, why in pairs
-    )
+    """Return the identifiers that failed and why, as NDJSON; ``row`` marks what is none."""
+    lines = [
+        {"identifier": _utf8(as_text(i)), "error": _utf8(str(failure.error))}
+        for failure in settled.outcome.failed
+        for i in failure.identifiers
+    ]
+    rows = [
+        {"identifier": _utf8(item.text), "error": _utf8(item.reason), "row": True}
+        for item in settled.piece.unusable
+    ]
+    return b"".join(msgspec.json.encode(line) + b"\n" for line in [*lines, *rows])
 
 
 def _utf8(text: str) -> str:

@@ -6,6 +6,7 @@ Their methods block: they run in threads.
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -150,14 +151,19 @@ def append_to(target: Path, source: Path, length: int) -> None:
                 f"{target} is gone or was cut off, to which more would be added: put it back, or "
                 "start over (fresh)"
             )
-        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
-        with os.fdopen(descriptor, "r+b") as out, source.open("rb") as file:
-            out.truncate(length)
-            out.seek(length)
-            while block := file.read(_BLOCK):
-                out.write(block)
-            out.flush()
-            os.fsync(out.fileno())
+        with source.open("rb") as file:
+            out = Staged(target)
+            out.open(length)
+            try:
+                while block := file.read(_BLOCK):
+                    out.append([block])
+                out.sync()
+            except (OSError, JobStorageError):
+                with suppress(JobStorageError):
+                    out.back_to(length)  # a part of a line is of no use to anybody
+                raise
+            finally:
+                out.close()
 
 
 def put_in_place(source: Path, target: Path) -> None:
@@ -177,3 +183,14 @@ def put_in_place(source: Path, target: Path) -> None:
             append_to(beside, source, 0)
             beside.replace(target)
             source.unlink()
+        _sync_names(target.parent)
+
+
+def _sync_names(folder: Path) -> None:
+    """Have the names in a folder on the disk itself, where the system knows how."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

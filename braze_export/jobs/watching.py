@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Final, TypeAlias
 
 from attrs import Factory, define, evolve, field
@@ -29,7 +28,7 @@ class Watch:
         clock: seconds.
         stats: counts the requests of this run.
         phase: what is being done.
-        total: identifiers, once they are counted.
+        total: identifiers to be asked for, once they are counted.
         repeated: left out.
         record: what is written.
         already: of it, identifiers that earlier runs have written.
@@ -61,6 +60,11 @@ class Watch:
     def elapsed(self) -> float:
         """Seconds since this run began."""
         return self.clock() - self._began
+
+    @property
+    def whole(self) -> int | None:
+        """Identifiers in all, once they are counted: also those that nobody is asked for."""
+        return None if self.total is None else self.total + self.record.carried
 
     @property
     def pool(self) -> PoolSnapshot | None:
@@ -108,7 +112,7 @@ class Watch:
         reading = JobProgress(
             phase=self.phase,
             done=record.done,
-            total=self.total,
+            total=self.whole,
             profiles=record.profiles,
             unknown=record.unknown,
             failed=record.failed,
@@ -146,5 +150,9 @@ class Watch:
 async def ended(task: "asyncio.Task[None]") -> None:
     """Cancel a task and wait for its end; what it raised itself is raised."""
     task.cancel()
-    with suppress(asyncio.CancelledError):
+    try:
         await task
+    except asyncio.CancelledError:
+        ours = asyncio.current_task()
+        if ours is not None and ours.cancelling():
+            raise  # it was not the task alone

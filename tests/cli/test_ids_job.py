@@ -686,6 +686,75 @@ def test_some_options_are_for_jobs_alone(option: str, run: Any) -> None:
     assert f"{option.partition('=')[0]} is for jobs: it needs a file of identifiers" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--patience", "900"], "--patience is for jobs"),
+        (["--mode", "replace"], "--mode is for tables: it needs --into"),
+        (["--table", "x"], "--table is for tables: it needs --into"),
+        (["--custom-attributes", "json"], "--custom-attributes is for Parquet and tables"),
+        (["-o", "users.ndjson", "--mode", "merge"], "--mode is for tables"),
+        (["-o", "users.parquet", "--table", "x"], "--table is for tables"),
+        (["-o", "users.ndjson", "--custom-attributes", "map"], "is for Parquet and tables"),
+    ],
+)
+def test_options_that_would_do_nothing(options: list[str], message: str, run: Any) -> None:
+    ran = run("ids", write_ids(["u1"]), *options)
+    assert ran.code == 2
+    assert message in ran.err
+
+
+def test_a_destination_with_a_password_is_not_repeated(run: Any) -> None:
+    ran = run("ids", write_ids(["u1"]), "--into", "filesystem:sftp://user:hush@host")
+    assert ran.code == 2
+    assert "neither a password nor a query" in ran.err
+    assert "hush" not in ran.err
+
+
+def test_a_pipe_of_the_shell_is_an_input(run: Any, serve: Callable[..., Sandbox]) -> None:
+    serve(users=100)
+    read, write = os.pipe()
+    os.write(write, b"u1\nu2\n")
+    os.close(write)
+    try:
+        ran = run("ids", f"/dev/fd/{read}", "-o", "users.ndjson")
+    finally:
+        os.close(read)
+    assert ran.code == 0
+    assert Places.of(Path("users.ndjson")) == Places(once("u1", "u2"), once(), once())
+
+
+def test_a_directory_may_be_called_like_an_identifier(
+    run: Any, serve: Callable[..., Sandbox]
+) -> None:
+    serve(users=100)
+    Path("u1").mkdir()
+    assert len(run("ids", "u1").lines) == 1
+
+
+def test_a_directory_that_is_called_like_a_file_is_no_input(
+    run: Any, serve: Callable[..., Sandbox]
+) -> None:
+    serve()
+    Path("ids.csv").mkdir()
+    ran = run("ids", "ids.csv", "-o", "users.ndjson")
+    assert ran.code == 2
+    assert "Is a directory" in ran.err
+
+
+@pytest.mark.parametrize("given", [[], ["-i", "-"]])
+def test_nothing_on_standard_input_replaces_nothing(
+    given: list[str], spawn: Spawn, serve: Callable[..., Sandbox], tmp_path: Path
+) -> None:
+    serve(users=100)
+    (tmp_path / "users.ndjson").write_text("of yesterday\n")
+    ran = ended(spawn("ids", *given, "-o", "users.ndjson"))
+    assert ran.code == 2
+    assert "standard input is empty: name a file, or pipe identifiers in" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["users.ndjson"]
+    assert (tmp_path / "users.ndjson").read_text() == "of yesterday\n"
+
+
 def test_standard_input_as_a_stream_is_lines(run: Any, serve: Callable[..., Sandbox]) -> None:
     sandbox = serve()
     ran = run("ids", "--input-format", "csv", "--column", "b", stdin=b"a,b\n1,u1\n")
@@ -777,6 +846,19 @@ def test_json_lines(serve: Callable[..., Sandbox], run: Any, tmp_path: Path) -> 
     assert report["complete"] is True
     assert (report["total"], report["profiles"], report["unknown"]) == (61, 60, 1)
     assert report["output"] == str(tmp_path / "users.ndjson")
+
+
+def test_paths_are_told_as_they_are_seen_from_here(
+    serve: Callable[..., Sandbox], run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(users=100)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir("here")
+    ran = run("ids", write_ids(["u1", "x1"]), "-o", "users.ndjson")
+    assert re.search(r"^Output +users\.ndjson *$", ran.err, re.MULTILINE)
+    assert re.search(r"^Unknown in +users\.unknown\.txt *$", ran.err, re.MULTILINE)
+    ran = run("ids", "ids.txt", "-o", "../users.ndjson")
+    assert "../users.ndjson" in ran.err.replace("\n", "").replace(" ", "")
 
 
 def test_quiet(serve: Callable[..., Sandbox], run: Any, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ async def test_live_on_a_terminal(
     with job_view(Screen(), quiet=False, as_json=False) as view:
         for state in STATES.values():
             view.show(state)
-        view.report(report())
+        await asyncio.to_thread(view.report, report())  # it is told once the loop has ended
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("counting the identifiers") == 2

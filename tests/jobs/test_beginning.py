@@ -9,11 +9,13 @@ import pytest
 
 from braze_export import BadRequestError, InputError
 from braze_export.errors import JobChangedError, JobError
-from braze_export.jobs import Input
+from braze_export.jobs import Input, Table
 from braze_export.jobs import finishing as finishing_room
+from braze_export.jobs.beginning import _next_round
 from braze_export.jobs.definition import differences
 from braze_export.jobs.finishing import Finisher
 from braze_export.jobs.journal import Journal
+from braze_export.jobs.places import places
 from tests.jobs.conftest import World, failing
 
 KNOWN = [f"u{n}" for n in range(1, 251)]
@@ -227,6 +229,97 @@ def test_without_a_finished_job_nothing_can_be_tried_again(world: World) -> None
     assert world.export().already == 100
 
 
+def test_another_input_is_noticed_also_while_a_try_is_unfinished(world: World) -> None:
+    world.wire.spoil = lambda names: failing(400) if not {*names}.isdisjoint(KNOWN[:150]) else None
+    world.give("u251", *KNOWN)
+    world.export(concurrency=1)
+    world.wire.spoil = lambda _: None
+    begun(world, retry_failed=True)
+    world.give("u1", "u2")
+    with pytest.raises(JobChangedError, match="the content of the input has changed"):
+        world.export()
+    assert world.wire.sent == []
+    assert world.export(retry_failed=True).already == 100
+
+
+def test_rows_without_an_identifier_are_kept_but_not_asked_for(world: World) -> None:
+    path = world.folder / "ids.ndjson"
+    path.write_text('{"id":"u1"}\n{"id":["Ann"]}\n{"id":"u7"}\nno json\n{"id":"u200"}\n')
+    source = Input(path=path, column="id")
+    world.sandbox.poisoned = frozenset(BAD)
+    world.export(source=source)
+    rows = [row for row in world.failures if "row" in row]
+    assert [row["identifier"] for row in rows] == ['["Ann"]', "no json"]
+    world.sandbox.poisoned = frozenset({"u200"})
+    world.wire.sent.clear()
+    report = world.export(source=source, retry_failed=True)
+    assert set(world.wire.asked) == set(BAD)
+    assert (report.total, report.done, report.profiles, report.failed) == (4, 4, 1, 3)
+    assert world.failures[:2] == rows
+    assert world.failed == ['["Ann"]', "no json", "u200"]
+    world.sandbox.poisoned = frozenset()
+    report = world.export(source=source, retry_failed=True)
+    assert (report.total, report.done, report.failed) == (3, 3, 2)
+    assert world.failures == rows
+    world.wire.sent.clear()
+    assert world.export(source=source, retry_failed=True).complete  # nothing but rows
+    assert (world.wire.sent, world.failures) == ([], rows)
+
+
+def test_a_try_with_rows_that_is_interrupted_keeps_them_once(world: World) -> None:
+    path = world.folder / "ids.ndjson"
+    path.write_text('"u251"\nno json\n' + "".join(f'"{name}"\n' for name in KNOWN))
+    world.wire.spoil = lambda names: failing(400) if not {*names}.isdisjoint(KNOWN[:150]) else None
+    world.export(source=path, concurrency=1)
+    world.wire.spoil = lambda _: None
+
+    async def stopped() -> None:
+        stop = asyncio.Event()
+        world.wire.on_send = lambda sent: stop.set() if sent == 2 else None
+        report = await world.job(source=path, stop=stop, concurrency=1, retry_failed=True)
+        assert (report.complete, report.done, report.total) == (False, 101, 151)
+
+    world.wire.sent.clear()
+    world.run(stopped())
+    world.wire.on_send = lambda _: None
+    assert world.export(source=path).done == 151
+    assert world.failed == ["no json"]
+    assert sorted(world.found()) == sorted([*KNOWN, "u251"])
+
+
+@pytest.mark.parametrize("tail", [b"", b'{"identifier":"u7"}', b'{"row":"x"}\n', b'"row\xff"\n'])
+def test_what_failed_is_parted_whatever_was_made_of_it(world: World, tail: bytes) -> None:
+    found = places(world.output, None, None)
+    found.folder.mkdir()
+    row, name = b'{"identifier":"x","error":"","row":true}\n', b'{"identifier":"a row"}\n'
+    found.failed.write_bytes(row + name + row + tail)
+    record = _next_round(found, 4)
+    assert (record.round, record.done, record.failed, record.carried) == (4, 2, 2, 2)
+    assert found.staged("failed").read_bytes() == row + row
+    assert record.files == {"failed": 2 * len(row)}
+    kept = (found.folder / "failed-4.ndjson").read_bytes()
+    assert kept == name + (tail and tail.removesuffix(b"\n") + b"\n")
+
+
+def test_columns_of_another_program_are_told_before_anybody_is_asked_for(world: World) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    output = world.folder / "out.parquet"
+    world.sandbox.poisoned = frozenset(BAD)
+    world.give(*KNOWN)
+    world.export(output=output)
+    content = output.read_bytes()
+    parquet.write_table(pa.table({"external_id": ["u1"], "mine": [1]}), output)
+    world.sandbox.poisoned = frozenset()
+    world.wire.sent.clear()
+    with pytest.raises(JobChangedError, match="other columns"):
+        world.export(output=output, retry_failed=True)
+    assert world.wire.sent == []
+    output.write_bytes(content)
+    world.export(output=output, retry_failed=True)
+    assert found_in(world, output) == sorted(KNOWN)
+
+
 @pytest.mark.parametrize("lost", ["out.ndjson", "out.unknown.txt", "out.failed.ndjson"])
 def test_with_a_file_gone_nothing_is_made_up(world: World, lost: str) -> None:
     world.sandbox.poisoned = frozenset(BAD)
@@ -236,9 +329,11 @@ def test_with_a_file_gone_nothing_is_made_up(world: World, lost: str) -> None:
     content = path.read_bytes()
     path.unlink()
     world.sandbox.poisoned = frozenset()
+    world.wire.sent.clear()
     with pytest.raises(JobError, match=lost):
         world.export(retry_failed=True)
     assert not path.exists()
+    assert world.wire.sent == []  # told before
     path.write_bytes(content)
     world.export(retry_failed=True)
     assert sorted(world.found()) == sorted(KNOWN)
@@ -300,6 +395,37 @@ def marked(crash: pytest.MonkeyPatch, interrupted: Any) -> Any:
 def finished(world: World) -> bool:
     with Journal(world.job_folder / "journal.sqlite") as journal:
         return next(journal.records()).stage == "finished"
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_an_end_that_is_done_again_keeps_to_its_files(
+    world: World, monkeypatch: pytest.MonkeyPatch, retry: bool
+) -> None:
+    world.sandbox.poisoned = frozenset(BAD)
+    world.give(*KNOWN, "nobody")
+    if retry:
+        world.export()
+    other = {name: world.folder / f"precious.{name}" for name in ("unknown", "failed")}
+    for path in other.values():
+        path.write_text("somebody's own")
+    with monkeypatch.context() as crash:
+        crash.setattr(finishing_room, "put_in_place", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            world.export(retry_failed=retry)
+    report = world.export(**other)
+    assert (world.unknown, sorted(world.failed)) == (["nobody"], sorted(BAD))
+    assert {path.read_text() for path in other.values()} == {"somebody's own"}
+    assert report.unknown_file == world.folder / "out.unknown.txt"
+    assert report.failed_file == world.folder / "out.failed.ndjson"
+
+
+def test_a_finished_job_keeps_nothing_that_it_loaded(world: World) -> None:
+    pytest.importorskip("dlt")
+    table = Table(destination=f"duckdb:{world.folder / 'people.duckdb'}")
+    world.give("u1")
+    world.export(output=table)
+    (folder,) = world.folder.glob("*.job")
+    assert [path.name for path in folder.iterdir()] == ["journal.sqlite"]
 
 
 def test_an_empty_packed_output_can_be_unpacked_by_others(world: World) -> None:

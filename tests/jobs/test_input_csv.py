@@ -1,6 +1,8 @@
 import csv
 import io
 import itertools
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,7 @@ many = ",".join(f"c{number}" for number in range(25))
         ("User_Id,b\n", {"column": "user_id"}, "Did you mean 'User_Id'"),
         ("a,b\n", {"column": "zzzz"}, "columns are 'a', 'b'.$"),
         (many, {"column": "zzzz"}, "'c19' and 5 more"),
-        ("x" * 5000 + ",y\n", {"column": "zzzz"}, "are 'x{60}', 'y'"),
+        ("x" * 5000 + ",y\n", {"column": "zzzz"}, "are 'y' and 1 more"),
         ("id;b\n1;2\n", {"column": "id"}, "columns with ';' between: give the delimiter"),
         ("id;b\n1;2\n", {}, "columns with ';' between: give the delimiter"),
         ("id\tb\n1\t2\n", {}, r"columns with '\\t' between"),
@@ -135,13 +137,70 @@ def test_what_is_wrong_with_the_columns_is_said_at_once(
     ("data", "line"),
     [
         ('id\n1\n"2\n3\n', 4),
-        ('id\n1\n"2\n' + "3\n" * 100_000, 65539),
+        ('id\n1\n"2\n' + "3\n" * 100_000, 100_003),
         ('id\n1\n"2"x\n3\n', 3),
     ],
 )
 def test_quotation_marks_gone_wrong_are_an_error(data: str, line: int, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"about line {line}: it is no CSV .* not closed"):
         read(written(tmp_path, data, "ids.csv"))
+
+
+@pytest.mark.parametrize("options", [{}, {"column": "quux"}])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "Zoë Quux,zoe@example.com",
+        "Quux,Zoë,4711",
+        "Quux, 12 ,x",
+        "Quux,Zoë's,1-2,Öd",
+        "Quux,,,",
+        "Quux,zoe@localhost",
+    ],
+)
+def test_what_may_be_data_is_not_shown(row: str, options: Any, tmp_path: Path) -> None:
+    path = written(tmp_path, f"{row}\n{row}\n", "ids.csv")
+    with pytest.raises(InputError, match="columns") as caught:
+        open_input(Input(path=path, **options), "email")
+    told = str(caught.value).replace("'quux'", "")
+    assert re.search("look like data|begins with data", told)
+    assert not [word for word in ("Quux", "Zo", "4711", "12") if word in told.rpartition("/")[2]]
+
+
+def test_names_that_are_odd_are_counted(tmp_path: Path) -> None:
+    path = written(tmp_path, "user id,$plan,Größe,a.b-c\n1,2,3,4\n", "ids.csv")
+    with pytest.raises(InputError, match=r"They are 'user id', 'Größe', 'a\.b-c' and 1 more$"):
+        open_input(Input(path=path), "email")
+
+
+@pytest.fixture
+def _low_limit() -> Iterator[None]:
+    before = csv.field_size_limit(1000)
+    yield
+    csv.field_size_limit(before)
+
+
+@pytest.mark.usefixtures("_low_limit")
+def test_long_texts_beside_are_no_hindrance(tmp_path: Path) -> None:
+    path = written(tmp_path, f'id,note\n1,{"x" * 200_000}\n2,"{"y" * 200_000}"\n', "ids.csv")
+    assert read(path, column="id") == (["1", "2"], 0)
+
+
+@pytest.mark.usefixtures("_low_limit")
+def test_a_cell_that_is_too_long_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input_csv, "_LONGEST", 2000)
+    path = written(tmp_path, 'id\n1\n"2\n' + "3\n" * 1000, "ids.csv")
+    with pytest.raises(InputError, match=r"a cell has more than 2,000 char.* mark not closed"):
+        read(path)
+
+
+@pytest.mark.usefixtures("_low_limit")
+def test_a_limit_that_others_have_raised_stays(tmp_path: Path) -> None:
+    csv.field_size_limit(2**30)
+    assert read(written(tmp_path, "id\n1\n", "ids.csv")) == (["1"], 0)
+    assert csv.field_size_limit() == 2**30
 
 
 def test_a_line_without_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,12 @@ from braze_export import (
     PermissionDeniedError,
     ServerError,
 )
-from braze_export.errors import JobRunningError, JobStorageError
+from braze_export.errors import JobChangedError, JobRunningError, JobStorageError
 from braze_export.jobs import Input, JobProgress
 from braze_export.jobs import slices as slices_room
 from braze_export.jobs.journal import Journal
 from braze_export.jobs.staging import Piece, Staged
+from braze_export.jobs.watching import ended
 from tests.jobs.conftest import World, failing
 
 KNOWN = [f"u{n}" for n in range(1, 251)]
@@ -384,6 +385,39 @@ def test_what_a_machine_that_dies_has_lost_is_asked_for_again(world: World) -> N
     assert sorted(world.found()) == sorted(KNOWN)
 
 
+@pytest.mark.parametrize("harm", ["damaged", "of another version", "of odd content"])
+def test_a_fresh_job_needs_nothing_of_the_journal(world: World, harm: str) -> None:
+    world.give(*KNOWN)
+    world.run(stopped_after(world, 2, concurrency=1))
+    path = world.job_folder / "journal.sqlite"
+    if harm == "damaged":
+        path.write_bytes(b"no journal" * 1000)
+    else:
+        odd = "SET value = '99' WHERE name = 'version'"
+        journal = sqlite3.connect(path)
+        with journal:
+            journal.execute(f"UPDATE job {odd if harm == 'of another version' else 'SET value=1'}")
+        journal.close()
+    world.wire.on_send = lambda _: None
+    with pytest.raises(JobChangedError):
+        world.export()
+    report = world.export(fresh=True)
+    assert (report.complete, report.already) == (True, 0)
+    assert sorted(world.found()) == sorted(KNOWN)
+
+
+def test_a_journal_of_another_version_that_is_held_stays(world: World) -> None:
+    world.give("u1")
+    world.job_folder.mkdir()
+    path = world.job_folder / "journal.sqlite"
+    with Journal(path) as journal:
+        journal.begin({"kind": "mine"}, {})
+        journal._db.execute("UPDATE job SET value = '99' WHERE name = 'version'")
+        with pytest.raises(JobRunningError):
+            world.export(fresh=True)
+        assert path.exists()
+
+
 # --- disks
 
 
@@ -462,6 +496,41 @@ def test_a_hook_that_raises_ends_the_job_in_good_order(world: World, at: int) ->
     assert world.export().complete
     assert max(world.wire.asked.values()) == 1
     assert sorted(world.found()) == sorted(KNOWN)
+
+
+def test_a_hook_that_raises_leaves_the_callers_own_event_alone(world: World) -> None:
+    async def hook(_: JobProgress) -> None:
+        raise ZeroDivisionError("mine")
+
+    async def both() -> bool:
+        stop = asyncio.Event()
+        with pytest.raises(ZeroDivisionError):
+            await world.job(on_progress=hook, progress_every=0.001, stop=stop)
+        return stop.is_set()
+
+    world.give(*KNOWN)
+    world.sandbox.latency = 0.01
+    assert world.run(both()) is False
+
+
+async def test_waiting_for_the_end_of_a_task_can_be_cancelled() -> None:
+    begun, let_go = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            begun.set()
+            await let_go.wait()
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(ended(task))
+    await begun.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert task.done()
 
 
 def test_the_course_of_a_run_is_reported(world: World) -> None:

@@ -75,6 +75,18 @@ def test_a_job_that_begins_forgets_the_one_before(path: Path) -> None:
         assert list(journal.records()) == [Record(), Record()]
 
 
+def test_a_journal_may_be_removed_while_it_is_held(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.begin({}, {})
+        journal.settle()
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+        with pytest.raises(JobRunningError):
+            Journal(path)
+        path.unlink()
+        Journal(path).close()  # another run's by now
+    assert path.exists()
+
+
 def test_one_run_at_a_time(path: Path) -> None:
     with Journal(path) as journal:
         journal.begin({}, {})

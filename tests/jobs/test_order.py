@@ -61,6 +61,48 @@ def test_a_table_is_kept_beside_its_database(tmp_path: Path) -> None:
     assert found.folder == tmp_path / "p.duckdb.braze.profiles.job"
 
 
+def test_other_tables_are_kept_in_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = places(Table(destination="filesystem:/data/lake"), None, None)
+    assert found.folder == tmp_path / "filesystem.braze.profiles.job"
+
+
+@pytest.mark.parametrize(
+    "destination",
+    [
+        "filesystem:sftp://user:hush@host/lake",
+        "filesystem:sftp://user:hu/sh@host",
+        "filesystem:s3://:hush@bucket",
+        "postgres://user:hush@host:5432/db",
+        "filesystem:az://lake?sig=hush",
+        "duckdb:md:db?motherduck_token=hush",
+    ],
+)
+def test_credentials_have_no_place_in_a_destination(destination: str) -> None:
+    with pytest.raises(InputError, match="neither a password nor a query") as caught:
+        Table(destination=destination)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "destination",
+    [
+        "bigquery",
+        "duckdb:a@b:c.duckdb",
+        "duckdb:what?.duckdb",
+        "filesystem:/data/day=1/x@y",
+        "filesystem:file:///data/a:b@c",
+        "filesystem:sftp://user@host:22/a@b",
+        "filesystem:sftp://host:22/a@b",
+        "filesystem:abfss://lake@account.dfs.core.windows.net/x:y",
+    ],
+)
+def test_other_destinations_are_taken(destination: str) -> None:
+    assert Table(destination=destination).destination == destination
+
+
 @pytest.mark.parametrize(
     ("unknown", "failed"),
     [("out.ndjson", None), (None, "out.ndjson"), ("same", "same"), ("x/../same", "same")],
@@ -127,6 +169,61 @@ def test_a_pipe_is_kept_so_that_the_job_can_go_on(world: World) -> None:
     world.run(again())
     assert not (world.job_folder / "input").exists()
     assert sorted(world.found()) == sorted(f"u{n}" for n in range(1, 201))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ids.csv", "a,external_id\nx,u1\n"),
+        ("ids.TSV", "a\texternal_id\nx,y\tu1\n"),
+        ("ids.ndjson", '{"external_id": "u1"}\n'),
+        ("ids", "u1\n"),
+    ],
+)
+def test_the_name_of_a_pipe_tells_its_format(world: World, name: str, text: str) -> None:
+    pipe = world.folder / name
+    os.mkfifo(pipe)
+
+    async def job() -> None:
+        feeding = asyncio.to_thread(pipe.write_text, text)
+        report, _ = await asyncio.gather(world.job(source=pipe), feeding)
+        assert (report.complete, report.profiles, report.failed) == (True, 1, 0)
+
+    world.run(job())
+    assert world.found() == ["u1"]
+
+
+def test_a_pipe_that_gives_nothing_replaces_nothing(world: World) -> None:
+    world.give("u1")
+    world.export()
+    before = world.output.read_bytes()
+    pipe = world.folder / "pipe"
+    os.mkfifo(pipe)
+
+    async def job(**options: Any) -> None:
+        feeding = asyncio.to_thread(pipe.write_bytes, b"")
+        job = world.job(source=pipe, **options)
+        error, _ = await asyncio.gather(job, feeding, return_exceptions=True)
+        assert isinstance(error, InputError)
+        assert "pipe is empty: name a file" in str(error)
+
+    world.run(job())
+    assert world.output.read_bytes() == before
+    world.run(job(output=world.folder / "other.ndjson"))
+    assert not list(world.folder.glob("other*"))
+
+
+def test_a_file_that_is_empty_is_no_mistake(world: World) -> None:
+    world.give()
+    assert world.export().complete
+    assert world.output.read_bytes() == b""
+
+
+def test_a_directory_is_no_input(world: World) -> None:
+    (world.folder / "ids").mkdir()
+    with pytest.raises(InputError, match=r"ids cannot be read \(Is a directory\)"):
+        world.export(source=world.folder / "ids")
+    assert not world.job_folder.exists()
 
 
 def test_a_folder_that_cannot_be_made(world: World) -> None:

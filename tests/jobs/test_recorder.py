@@ -135,6 +135,7 @@ def test_failed_identifiers_stand_with_their_reason() -> None:
     assert [row["identifier"] for row in rows] == ["a\\b", "n", "x\ny"]
     assert rows[0]["error"] == str(error)
     assert rows[2]["error"] == "line 2: ?"
+    assert [row.get("row") for row in rows] == [None, None, True]
 
 
 def test_reasons_are_counted_without_what_is_personal() -> None:

@@ -1,5 +1,6 @@
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -231,3 +232,49 @@ def test_another_disk_that_is_full_keeps_what_it_has(tmp_path: Path, small_disk:
         put_in_place(source, target)
     assert target.read_bytes() == b"old"
     assert source.exists()
+
+
+def test_a_disk_that_fills_while_adding_keeps_what_was_before(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    source, target = tmp_path / "source", small_disk / "target"
+    source.write_bytes(b"n" * 100_000)
+    target.write_bytes(b"old")
+    with pytest.raises(JobStorageError, match="No space left"):
+        append_to(target, source, 3)
+    assert target.read_bytes() == b"old"
+
+
+def test_what_was_added_is_dropped_where_the_disk_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"more")
+    target.write_bytes(b"old")
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(JobStorageError, match="Input/output"):
+        append_to(target, source, 3)
+    assert target.read_bytes() == b"old"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be synced here")
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_name_of_a_file_is_brought_to_the_disk_where_that_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    synced: list[bool] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        if refused:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    (tmp_path / "source").write_bytes(b"new")
+    put_in_place(tmp_path / "source", tmp_path / "target")
+    assert synced == [True]
+    assert (tmp_path / "target").read_bytes() == b"new"
