@@ -87,6 +87,7 @@ def test_an_error_of_the_export(run: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert (ran.code, ran.err.splitlines()[-1]) == (1, "Error: it broke")
 
 
+@pytest.mark.slow
 def test_ctrl_c(spawn: Callable[..., Any], tmp_path: Path) -> None:
     process = spawn("demo", "--ids", "50000")
     while not process.stderr.readline().startswith("["):

@@ -152,6 +152,7 @@ def test_killed_at_random_moments_it_loses_and_repeats_nothing(
     assert {path.name for path in (tmp_path / "users.ndjson.job").iterdir()} == {"journal.sqlite"}
 
 
+@pytest.mark.slow
 def test_killed_while_the_file_is_made_it_makes_it_again(
     serve: Callable[..., Sandbox], spawn: Spawn, run: Any, tmp_path: Path
 ) -> None:
@@ -261,6 +262,7 @@ def test_an_interrupt_does_not_wait_for_a_silent_pipe(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_the_file_is_made(
     serve: Callable[..., Sandbox], spawn: Spawn, run: Any, tmp_path: Path
 ) -> None:

@@ -164,6 +164,7 @@ def test_a_link_that_was_hidden_stays_hidden(slow: Sandbox, run: Any, tmp_path: 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_while_it_waits(
     number: signal.Signals, code: int, slow: Sandbox, spawn: Callable[..., Any], tmp_path: Path

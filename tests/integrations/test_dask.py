@@ -265,6 +265,7 @@ REFUSED: Final[list[tuple[dict[str, Any], type[Exception], str]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["workers", "threads"])
 def test_what_all_would_fail_of_is_raised(
     braze: Sandbox, look_up: LookUp, where: str, request: pytest.FixtureRequest
