@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
 _GROUP_ROWS: Final = 50_000
-_GROUP_BYTES: Final = 16 * 1024 * 1024  # of JSON; a group lies in memory until it is written
-_PIECE: Final = 1024 * 1024  # bytes of JSON that become a table at once
+_GROUP_BYTES: Final = 10 * 1024 * 1024  # of JSON; a group lies in memory until it is written
+_PIECE: Final = 512 * 1024  # bytes of JSON that become a table at once
 _NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 
 
