@@ -38,9 +38,8 @@ def coverage(session: nox.Session) -> None:
 def deep(session: nox.Session) -> None:
     """Run the slow tests, and those that draw their input with many examples each."""
     session.install("-e", ".[test]")
-    session.run(
-        "pytest", "-q", "-m", "slow or hypothesis", "--timeout=0", env={"HYPOTHESIS_PROFILE": "deep"}
-    )
+    many = {"HYPOTHESIS_PROFILE": "deep"}
+    session.run("pytest", "-q", "-m", "slow or hypothesis", "--timeout=0", env=many)
 
 
 @nox.session(python=PYTHONS[0])
