@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import secrets
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -27,7 +26,7 @@ from urllib.request import urlopen
 import msgspec
 from attrs import Factory, define, frozen
 
-from benchmarks.server import Server
+from benchmarks.server import Server, running
 from braze_export.sandbox.people import People
 from braze_export.sandbox.profiles import Profiles
 
@@ -230,15 +229,8 @@ def counts(server: Server) -> dict[str, Any]:
 def canned(*options: str) -> Iterator[Server]:
     """Start the process."""
     command = [sys.executable, "-m", "benchmarks.canned", *options]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            said = json.loads(process.stdout.readline())
-            yield Server(said["url"], said["api_key"])
-        finally:
-            process.stdin.close()
-            process.wait(10)
+    with running(command) as server:
+        yield server
 
 
 def main() -> None:

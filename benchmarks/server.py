@@ -28,6 +28,13 @@ def serving(*options: str) -> Iterator[Server]:
         "--ids-window=100000000/3600",
         *options,
     ]
+    with running(command) as server:
+        yield server
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[Server]:
+    """Start a server that says where it listens, and ends when its standard input does."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

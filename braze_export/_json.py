@@ -35,6 +35,11 @@ def dumps(value: Any) -> bytes:
         return json.dumps(msgspec.to_builtins(value)).encode()
 
 
+def writable(text: str) -> str:
+    """Return text as valid Unicode: what cannot be encoded is a question mark."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def one_line(raw: bytes) -> bytes:
     """Return JSON without line breaks: as it is, where it has none."""
     if b"\n" not in raw and b"\r" not in raw:

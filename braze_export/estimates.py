@@ -4,7 +4,6 @@ Pure: nothing but arithmetic on the limits.
 https://www.braze.com/docs/api/endpoints/export/user_data/post_users_identifier#rate-limit
 """
 
-import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -15,6 +14,7 @@ from braze_export.endpoints import EXPORT_IDS, Pool
 from braze_export.errors import InputError
 from braze_export.limits import Limits, RateLimit
 from braze_export.models.fields import check_fields, costs_fast_tier
+from braze_export.window import ours
 
 _LONG: Final = 1800.0  # seconds, from which on another way is worth a thought
 
@@ -112,8 +112,8 @@ def _parts(whole: int, size: int) -> int:
 
 
 def _ours(limit: RateLimit, limits: Limits) -> int:
-    """Return the requests of a window that are not left to others; the ledger counts alike."""
-    return max(1, math.floor((1 - limits.reserve) * limit.max_requests))
+    """Return the requests of a window that are not left to others."""
+    return ours(limit.max_requests, limits.reserve)
 
 
 def _seconds(requests: int, limit: RateLimit, limits: Limits) -> float:

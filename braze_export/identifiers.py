@@ -13,8 +13,11 @@ from braze_export.errors import InputError
 
 def _usable(text: object) -> TypeGuard[str]:
     """Say whether a value can be sent as an identifier: a string, not blank, valid Unicode."""
-    if not isinstance(text, str) or not text or text.isspace():
-        return False
+    return isinstance(text, str) and bool(text) and not text.isspace() and is_unicode(text)
+
+
+def is_unicode(text: str) -> bool:
+    """Say whether text is valid Unicode, so that it can be sent and written."""
     if text.isascii():
         return True
     try:

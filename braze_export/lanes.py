@@ -45,9 +45,6 @@ class Lanes(Generic[T]):
         """Wait in a lane: the future is done when it is one's turn. To leave, cancel it."""
         return _Waiter(self._queues[lane])
 
-    def leave(self, lane: Lane) -> None:
-        """Do nothing: whoever is cancelled has left."""
-
     def waiting(self, lane: Lane) -> int:
         """Return how many wait in a lane."""
         return len(self._queues[lane])

@@ -15,7 +15,7 @@ from attrs import Factory, define, field
 
 from braze_export.answers import RateWindow
 from braze_export.server_clock import ServerClock
-from braze_export.window import Sent, Window
+from braze_export.window import Sent, Window, ours
 
 _LONGEST_WINDOW: Final = 3600.0  # seconds: Braze documents no limit with a longer window
 _SLACK: Final = 60.0  # seconds that a reset may be further away, for clocks that differ
@@ -147,7 +147,7 @@ class Ledger:
         return None if self._window.remaining is None or over else self._left()
 
     def _share(self, requests: int) -> int:
-        return max(1, math.floor((1 - self.reserve) * requests))
+        return ours(requests, self.reserve)
 
     def _is_untold(self, told: RateWindow, now: float) -> bool:
         """Say whether what was told makes no sense, or has proved wrong of late."""

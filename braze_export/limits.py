@@ -133,6 +133,15 @@ class PoolSnapshot:
     refused: int
     seconds_waited: float
 
+    @property
+    def next_window(self) -> float | None:
+        """Seconds until requests go on, if all that is left of the limit is to wait."""
+        return self.resets_in if self.waiting and not self.remaining else None
+
+    def surely_waited(self, at_once: int) -> float:
+        """Return the seconds during which requests surely waited, of so many at most at once."""
+        return self.seconds_waited / max(1, at_once)
+
 
 class Permit(Protocol):
     """Lets one request be sent. Exactly one of its methods is to be called, once."""

@@ -11,6 +11,11 @@ from attrs import define, frozen
 _GREEDIEST: Final = 4.0  # requests of others for one of ours that are reckoned with at most
 
 
+def ours(requests: int, reserve: float) -> int:
+    """Return how many of the requests of a window are not left to others: one at the least."""
+    return max(1, math.floor((1 - reserve) * requests))
+
+
 @frozen
 class Sent:
     """One request that was let through: in which window, and when."""

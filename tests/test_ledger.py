@@ -667,10 +667,15 @@ def test_headers_that_two_refusals_gave_the_lie_are_not_believed_for_a_while() -
     assert limits == [250, 250, 40]
 
 
-def test_what_was_spent_before_a_pause_counts_no_more_if_the_window_turns_meanwhile() -> None:
+def spent_40() -> Scene:
     scene = known(99, reserve=0.5)
     for left in range(98, 58, -1):
         scene.ask(left, 60.0)
+    return scene
+
+
+def test_what_was_spent_before_a_pause_counts_no_more_if_the_window_turns_meanwhile() -> None:
+    scene = spent_40()
     scene.refuse(50, 60.0, pause=70.0)
     scene.now = 71.0
     scene.ask(90, 120.0)
@@ -678,9 +683,7 @@ def test_what_was_spent_before_a_pause_counts_no_more_if_the_window_turns_meanwh
 
 
 def test_what_was_spent_counts_though_the_reset_moves() -> None:
-    scene = known(99, reserve=0.5)
-    for left in range(98, 58, -1):
-        scene.ask(left, 60.0)
+    scene = spent_40()
     scene.refuse(50, 60.0, pause=1.0)
     scene.now = 2.0
     scene.ask(57, 60.0)

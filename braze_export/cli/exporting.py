@@ -19,6 +19,7 @@ from braze_export import (
     PayloadTooLargeError,
     PermissionDeniedError,
 )
+from braze_export._json import writable
 from braze_export.cli.failures import in_our_words
 from braze_export.cli.progress import duration
 from braze_export.cli.screen import Screen, count
@@ -183,5 +184,5 @@ async def _failed(item: FailedBatch, place: Output, tally: Tally) -> None:
     tally.failures += len(names)
     reason = in_our_words(item.error)
     for name in names:
-        safe = name and name.encode(errors="replace").decode()
+        safe = name and writable(name)
         await place.write(msgspec.json.encode({"identifier": safe, "error": reason}))

@@ -183,13 +183,10 @@ class Stream:
         return max(self.client.limits.snapshot().values(), key=lambda pool: pool.sent)
 
     def _waited(self) -> float:
-        """Return the seconds during which requests surely waited for the rate limit.
-
-        The pool adds up what each of them waited, and so many at most do so at once.
-        """
+        """Return the seconds during which requests surely waited for the rate limit."""
         pool, stats = self._pool(), self.tally.stats
         begun = stats.requests - stats.retries + pool.waiting
-        return pool.seconds_waited / max(1, min(self.wish.at_once, begun))
+        return pool.surely_waited(min(self.wish.at_once, begun))
 
     def _progress_shown(self) -> bool:
         # On a terminal that shows the profiles themselves it would be in their way.

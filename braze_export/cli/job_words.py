@@ -40,9 +40,8 @@ def writing(progress: JobProgress, target: str) -> str:
 
 def next_window(progress: JobProgress) -> float | None:
     """Return the seconds until requests go on, if all that is left of the limit is to wait."""
-    pool = progress.pool
-    waits = pool is not None and pool.waiting and not pool.remaining
-    return pool.resets_in if pool is not None and waits and progress.phase != "done" else None
+    over = progress.pool is None or progress.phase == "done"
+    return None if over or progress.pool is None else progress.pool.next_window
 
 
 def seconds_left(progress: JobProgress) -> float | None:

@@ -61,9 +61,8 @@ class IdsReading:
 
     @property
     def _next_window(self) -> float | None:
-        """Seconds until requests go on, if all that is left of the limit is to wait."""
-        pool = self.pool
-        return pool.resets_in if pool and pool.waiting and not pool.remaining else None
+        """As the limit has it, if it is to be told."""
+        return self.pool.next_window if self.pool else None
 
     def _standing(self) -> list[str]:
         pool, window = self.pool, self._next_window

@@ -136,7 +136,7 @@ def export_ids(
         redis_url=Secret("redis_url_from", redis_url_from),
         workspace=workspace,
         kind=kind,
-        fields=_asked_for(fields, kind),
+        fields=parse_kind(kind).fields(fields, stacklevel=4),
         limits=limits or Limits(),
         custom_attributes=custom_attributes,
         concurrency=concurrency,
@@ -235,15 +235,6 @@ def read_export(
         reader.read, objects, meta=meta, label="braze-export", enforce_metadata=False
     )
     return profiles
-
-
-def _asked_for(fields: Iterable[str] | None, kind: str) -> tuple[str, ...] | None:
-    """Return what is asked for: always the field that tells whose a profile is."""
-    needed = parse_kind(kind).needs
-    if fields is None:
-        return None
-    names = check_fields(fields, stacklevel=4)
-    return names if needed is None or needed in names else (needed, *names)
 
 
 def _partitions(identifiers: Any) -> list[Any]:

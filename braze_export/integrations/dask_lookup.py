@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import Factory, define, field, frozen
 
+from braze_export._json import writable
 from braze_export.batching import Batch
 from braze_export.client import BrazeClient
 from braze_export.errors import (
@@ -210,7 +211,7 @@ class Answers:
         """
         self._check(outcome)
         self.note(outcome.failed)
-        self.unknown += (_utf8(as_text(unknown.identifier)) for unknown in outcome.invalid)
+        self.unknown += (writable(as_text(unknown.identifier)) for unknown in outcome.invalid)
         await self.rows.add(b"".join(profile_lines([outcome])))
 
     def _check(self, outcome: Outcome) -> None:
@@ -224,7 +225,7 @@ class Answers:
     def note(self, failures: Iterable[FailedBatch]) -> None:
         """Take in what failed by itself."""
         self.failed += (
-            (_utf8(_text(identifier)), _utf8(str(failure.error)))
+            (writable(_text(identifier)), writable(str(failure.error)))
             for failure in failures
             for identifier in failure.identifiers
         )
@@ -255,7 +256,3 @@ def _text(item: Any) -> str:
         return as_text(check_identifier(item))
     except InputError:
         return str(item)
-
-
-def _utf8(text: str) -> str:
-    return text if text.isascii() else text.encode(errors="replace").decode()

@@ -75,7 +75,7 @@ def _find(
     if source is not None and (record is None or not record.round):
         keep(order.places)
         if record is None:
-            order.places.forget()
+            order.places.clean()
             record = journal.begin(definition, notes)
         return Found(source.source, record)
     return Found(*_round(journal, order.places, order.shape, record or Record()))

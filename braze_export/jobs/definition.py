@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from braze_export.errors import InputError, JobChangedError, JobError
+from braze_export.errors import JobChangedError, JobError
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.places import Places
 from braze_export.jobs.staging import Staged
@@ -57,8 +57,6 @@ def record_to_go_on_with(
         JobChangedError: the journal is of another job, or its files are not what they were.
         JobError: ``retry_failed``, and no job is finished.
     """
-    if fresh and retry_failed:
-        raise InputError("fresh starts over, retry_failed goes on: choose one of them")
     if fresh:
         return None  # whatever is in the journal, and be it damaged
     was = journal.definition

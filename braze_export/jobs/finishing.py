@@ -3,7 +3,6 @@
 Every step may be done again: whoever is killed here does all of them anew.
 """
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -76,16 +75,9 @@ class Finisher:
         self._replace(FAILED, targets[FAILED])
         record = msgspec.structs.replace(record, stage="finished", files={}, bases={})
         self.journal.record_safely(record)
-        self.clean()
+        self.places.clean()
+        self.places.spooled.unlink(missing_ok=True)
         return record
-
-    def clean(self) -> None:
-        """Remove what is not needed any more."""
-        folder = self.places.folder
-        made = [*folder.glob("*.partial"), *folder.glob("failed-*.ndjson")]
-        for path in (self.places.spooled, self.places.parquet, *made):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.places.loading, ignore_errors=True)  # it holds profiles
 
     def _output(self, targets: Mapping[str, Path], record: Record) -> None:
         if isinstance(self.places.output, Table):
@@ -185,14 +177,16 @@ def check_columns(path: Path, shape: Shape) -> None:
     import pyarrow.parquet as pq  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
     from braze_export.jobs.tables.arrow import Tables  # noqa: PLC0415 - the same
-    from braze_export.jobs.tables.parquet import metadata  # noqa: PLC0415 - the same
+    from braze_export.jobs.tables.parquet import check_same, metadata  # noqa: PLC0415 - the same
 
     metadata(path)
-    if not pq.read_schema(path).equals(Tables(shape.fields, shape.custom_attributes).schema):
+    try:
+        check_same(pq.read_schema(path), Tables(shape.fields, shape.custom_attributes).schema)
+    except ValueError as error:
         raise JobChangedError(
             f"{path} has other columns than this job gives it, so that another program has written "
             "it: put the old one back, or start over (fresh)"
-        )
+        ) from error
 
 
 def size_of(path: Path) -> int:

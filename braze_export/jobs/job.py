@@ -247,7 +247,7 @@ class Job:
         watch.note()
         reading = watch.reading()
         pool = reading.pool
-        begun = max(1, min(self.order.concurrency, watch.stats.requests - watch.stats.retries))
+        begun = min(self.order.concurrency, watch.stats.requests - watch.stats.retries)
         return JobReport(
             complete=record.stage == "finished",
             source=str(self.order.source.path),
@@ -266,7 +266,7 @@ class Job:
             retries=reading.retries,
             rate_limited=reading.rate_limited,
             seconds=watch.elapsed,
-            seconds_waited=pool.seconds_waited / begun if pool else 0.0,
+            seconds_waited=pool.surely_waited(begun) if pool else 0.0,
             reasons=self._reasons,
             course=watch.course.moments,
         )

@@ -1,6 +1,6 @@
 """The kinds of identifiers that a job's input may hold, by the names that people type."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from attrs import field, frozen
@@ -15,6 +15,7 @@ from braze_export.identifiers import (
     PhoneNumber,
     UserAlias,
 )
+from braze_export.models.fields import check_fields
 
 _KINDS: Final[dict[str, Callable[[str], Identifier]]] = {
     "external_id": str,
@@ -52,6 +53,21 @@ class Kind:
     def needs(self) -> str | None:
         """The field of a profile that tells whose it is, where several come in one answer."""
         return {"external_id": "external_id", "alias": "user_aliases"}.get(self.name)
+
+    def fields(self, fields: Iterable[str] | None, *, stacklevel: int) -> tuple[str, ...] | None:
+        """Return what is asked for: always the field that tells whose a profile is.
+
+        Args:
+            fields: what somebody wants; ``None`` for everything.
+            stacklevel: as for ``check_fields``, for which this is the caller.
+
+        Raises:
+            InputError: they cannot be sent.
+        """
+        if fields is None:
+            return None
+        names, needed = check_fields(fields, stacklevel=stacklevel), self.needs
+        return names if needed is None or needed in names else (needed, *names)
 
     def __str__(self) -> str:
         return self.name if self.label is None else f"{self.name}:{self.label}"

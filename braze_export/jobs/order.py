@@ -15,7 +15,6 @@ from braze_export.jobs.reading.inputs import open_input
 from braze_export.jobs.spooling import is_fleeting
 from braze_export.jobs.tables.schema import arrow
 from braze_export.jobs.values import CustomAttributes, Input, Table
-from braze_export.models.fields import check_fields
 from braze_export.validators import whole_above_zero, zero_or_more
 
 _PARQUET: Final = ".parquet"
@@ -98,7 +97,9 @@ def order(
     _check_input(given, kinds, found)
     parquet = isinstance(output, Table) or found.output.suffix.lower() == _PARQUET  # type: ignore[union-attr]
     shape = Shape(
-        fields=_fields(fields, kinds), custom_attributes=custom_attributes, parquet=parquet
+        fields=kinds.fields(fields, stacklevel=5),
+        custom_attributes=custom_attributes,
+        parquet=parquet,
     )
     if parquet:
         _check_columns(output)
@@ -115,15 +116,6 @@ def order(
         fresh=fresh,
         retry_failed=retry_failed,
     )
-
-
-def _fields(fields: Iterable[str] | None, kind: Kind) -> tuple[str, ...] | None:
-    """Return what is asked for: always the field that tells whose a profile is."""
-    if fields is None:
-        return None
-    names = check_fields(fields, stacklevel=5)
-    needed = kind.needs
-    return names if needed is None or needed in names else (needed, *names)
 
 
 def _check_input(source: Input, kind: Kind, found: Places) -> None:

@@ -54,15 +54,17 @@ class Places:
         """What dlt needs to know."""
         return self.folder / "loading"
 
-    def forget(self) -> None:
-        """Remove what an earlier job has left for going on with it."""
+    def clean(self) -> None:
+        """Remove what a job has made on its way, all but its input: it holds profiles."""
+        made = [*self.folder.glob("*.partial"), *self.folder.glob("failed-*.ndjson")]
+        for path in (self.parquet, *made):
+            path.unlink(missing_ok=True)
         shutil.rmtree(self.loading, ignore_errors=True)
-        for path in self.folder.glob("failed-*.ndjson"):
-            path.unlink()
 
     def abandon(self) -> None:
         """Remove all that a job has made of which nothing came."""
-        for path in (self.journal, self.folder / "input.new", *self.folder.glob("*.partial")):
+        self.clean()
+        for path in (self.journal, self.folder / "input.new"):
             path.unlink(missing_ok=True)
         with suppress(OSError):  # something else is in it
             self.folder.rmdir()

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 from attrs import Factory, define, field, frozen
 
-from braze_export._json import one_line
+from braze_export._json import one_line, writable
 from braze_export.jobs.halting import Halted
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.kinds import as_text
@@ -79,19 +79,15 @@ def unknown_lines(outcome: Outcome) -> bytes:
 def failed_lines(settled: Settled) -> bytes:
     """Return the identifiers that failed and why, as NDJSON; ``row`` marks what is none."""
     lines = [
-        {"identifier": _utf8(as_text(i)), "error": _utf8(str(failure.error))}
+        {"identifier": writable(as_text(i)), "error": writable(str(failure.error))}
         for failure in settled.outcome.failed
         for i in failure.identifiers
     ]
     rows = [
-        {"identifier": _utf8(item.text), "error": _utf8(item.reason), "row": True}
+        {"identifier": writable(item.text), "error": writable(item.reason), "row": True}
         for item in settled.piece.unusable
     ]
     return b"".join(msgspec.json.encode(line) + b"\n" for line in [*lines, *rows])
-
-
-def _utf8(text: str) -> str:
-    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def after(record: Record, group: Iterable[Settled], size: int) -> Record:

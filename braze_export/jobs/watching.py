@@ -132,9 +132,8 @@ class Watch:
         left, pool = self._pace.left(reading), reading.pool
         if left is None or reading.phase != "exporting":
             return None
-        if pool is not None and pool.waiting and not pool.remaining and pool.resets_in:
-            return max(left, pool.resets_in)  # the pace still says what it was before
-        return left
+        # While everything waits the pace still says what it was before.
+        return max(left, (pool and pool.next_window) or 0.0)
 
     async def show(self, hook: Hook | None, every: float) -> None:
         """Take points of the course, and tell a hook, until cancelled."""

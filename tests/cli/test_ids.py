@@ -393,6 +393,24 @@ def one_window(requests: int) -> AbstractContextManager[Sandbox]:
     return serving(ids_window=Window(requests, 3600), clock=lambda: 1_800_000_000.0)
 
 
+def signalled(
+    number: signal.Signals,
+    spawn: Callable[..., Any],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *options: str,
+) -> tuple[Any, str, str]:
+    """Send a signal once 50 of 1,000 are there; return the process, and what it said."""
+    (folder / "ids.txt").write_text("".join(f"u{n}\n" for n in range(1, 1001)))
+    with one_window(1) as sandbox:
+        point_to(sandbox, monkeypatch)
+        process = spawn("ids", "-i", "ids.txt", "-o", "users.ndjson", *options)
+        while " 50/1,000 ids" not in (line := process.stderr.readline()):
+            pass  # the progress says when the answer was taken
+        process.send_signal(number)
+        return process, line, process.stderr.read()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c(
     number: signal.Signals,
@@ -401,14 +419,7 @@ def test_ctrl_c(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "ids.txt").write_text("".join(f"u{n}\n" for n in range(1, 1001)))
-    with one_window(1) as sandbox:
-        point_to(sandbox, monkeypatch)
-        process = spawn("ids", "-i", "ids.txt", "-o", "users.ndjson")
-        while " 50/1,000 ids" not in (line := process.stderr.readline()):
-            pass  # the progress says when the answer was taken
-        process.send_signal(number)
-        err = process.stderr.read()
+    process, line, err = signalled(number, spawn, tmp_path, monkeypatch)
     assert "1 request, limit 0/1, next window in " in line
     assert process.stdout.read() == ""
     assert process.wait(10) == code
@@ -427,14 +438,7 @@ def test_ctrl_c_of_a_stream(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "ids.txt").write_text("".join(f"u{n}\n" for n in range(1, 1001)))
-    with one_window(1) as sandbox:
-        point_to(sandbox, monkeypatch)
-        process = spawn("ids", "-i", "ids.txt", "-o", "users.ndjson", "--limit", "999")
-        while " 50/1,000 ids" not in process.stderr.readline():
-            pass
-        process.send_signal(number)
-        err = process.stderr.read()
+    process, _, err = signalled(number, spawn, tmp_path, monkeypatch, "--limit", "999")
     assert "\nRate limit: waited at least " in err
     assert process.stdout.read() == ""
     assert process.wait(10) == code

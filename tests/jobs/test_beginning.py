@@ -15,7 +15,7 @@ from braze_export.jobs.beginning import _next_round
 from braze_export.jobs.definition import differences
 from braze_export.jobs.finishing import Finisher
 from braze_export.jobs.journal import Journal
-from braze_export.jobs.places import places
+from braze_export.jobs.places import Places, places
 from tests.jobs.conftest import World, failing
 
 KNOWN = [f"u{n}" for n in range(1, 251)]
@@ -366,8 +366,9 @@ def test_an_end_that_is_interrupted_at_any_step_is_done_again(
     with monkeypatch.context() as crash:
         for name in ("put_in_place", "append_to", "size_of"):
             crash.setattr(finishing_room, name, interrupted(getattr(finishing_room, name)))
-        for name in ("_output", "_text", "_replace", "clean"):
+        for name in ("_output", "_text", "_replace"):
             crash.setattr(Finisher, name, interrupted(getattr(Finisher, name)))
+        crash.setattr(Places, "clean", interrupted(Places.clean))
         crash.setattr(Finisher, "finish", marked(crash, interrupted))
         try:
             world.export(retry_failed=retry)

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from braze_export.errors import InputError
+from braze_export.identifiers import is_unicode
 from braze_export.jobs.reading.compression import Pieces
 from braze_export.jobs.values import Unusable
 
@@ -166,7 +167,9 @@ def sift(texts: list[str], word: str, numbers: Iterable[int], joined: str | None
     if whole.isascii() and not any(map(whole.__contains__, _SPACES)):
         if joined is not None or "\n" not in whole:
             return list(filter(None, texts))
-    elif not any(map(whole.__contains__, _BREAKS if joined is None else "\r")) and _valid(whole):
+    elif not any(map(whole.__contains__, _BREAKS if joined is None else "\r")) and is_unicode(
+        whole
+    ):
         return [text for text in texts if text and not text.isspace()]
     found = zip(texts, numbers, strict=False)
     return [_item(text, word, number) for text, number in found if text and not text.isspace()]
@@ -181,19 +184,9 @@ def unusable(text: str, place: str, reason: str) -> Unusable:
 def _item(text: str, word: str, number: int) -> str | Unusable:
     if any(map(text.__contains__, _BREAKS)):
         return unusable(text, f"{word} {number}", "holds a line break")
-    if not _valid(text):
+    if not is_unicode(text):
         return unusable(text, f"{word} {number}", "is not valid Unicode")
     return text
-
-
-def _valid(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True
 
 
 def _decoder(encoding: str) -> Any:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from braze_export.jobs.tables.schema import arrow
+from braze_export.jobs.tables.schema import EXACT_FLOATS, arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-_EXACT_FLOATS: Final = 2**53 - 1  # up to here no two integers are the same float
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999  # of what a datetime can be, µs
 _DAY_FIRST, _DAY_LAST = -719_162, 2_932_896  # of what a date can be, in days
 _WITH_ZONE: Final = r"^(.{16,})( UTC|Z|\+00:00)$"  # and with a time: at least 16 characters
@@ -63,7 +62,7 @@ def check_values(column: Any) -> None:
 
 def check_floats(column: Any) -> None:
     """Refuse numbers of which an integer may have lost digits."""
-    _check_range(column, -_EXACT_FLOATS, _EXACT_FLOATS)
+    _check_range(column, -EXACT_FLOATS, EXACT_FLOATS)
 
 
 def _check_range(column: Any, first: int, last: int) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from braze_export import _json
 from braze_export.errors import BrazeError
-from braze_export.jobs.tables.schema import CUSTOM, EXTRA, arrow
+from braze_export.jobs.tables.schema import CUSTOM, EXACT_FLOATS, EXTRA, arrow
 from braze_export.lenient import decode_profile
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ UNREADABLE: Final = "unreadable"
 
 _DATE: Final = r"\d{4}-\d\d-\d\d"
 _MOMENT: Final = rf"{_DATE}[T ]\d\d:\d\d:\d\d(\.\d{{1,6}})?(Z|\+00:00)?"
-_EXACT_FLOATS: Final = 2**53 - 1  # up to here no two integers are the same float
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -203,6 +202,6 @@ _EXACT_SCALARS: Final[dict[str, Any]] = {
     "string": str,
     "bool": bool,
     "int64": Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
-    "double": Annotated[int, msgspec.Meta(ge=-_EXACT_FLOATS, le=_EXACT_FLOATS)] | float,
+    "double": Annotated[int, msgspec.Meta(ge=-EXACT_FLOATS, le=EXACT_FLOATS)] | float,
     "date32[day]": Annotated[str, msgspec.Meta(pattern=f"^{_DATE}$")],
 }

@@ -167,12 +167,17 @@ def _groups_of(keep: Path, schema: "pa.Schema") -> "Iterator[pa.Table]":
     from pyarrow import parquet  # noqa: PLC0415 - an extra
 
     with parquet.ParquetFile(keep) as old:
-        _check_columns(old.schema_arrow, schema)
+        check_same(old.schema_arrow, schema)
         for number in range(old.num_row_groups):
             yield old.read_row_group(number).replace_schema_metadata(None)
 
 
-def _check_columns(found: "pa.Schema", wanted: "pa.Schema") -> None:
+def check_same(found: "pa.Schema", wanted: "pa.Schema") -> None:
+    """Look whether rows of one schema can be added to those of another.
+
+    Raises:
+        ValueError: the columns differ; it says in which.
+    """
     if not found.equals(wanted):
         odd: list[Any] = [
             name

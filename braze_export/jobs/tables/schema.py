@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXTRA: Final = "extra"
 CUSTOM: Final = "custom_attributes"
+EXACT_FLOATS: Final = 2**53 - 1  # up to here no two integers are the same float
 _KEY: Final = "external_id"
 
 
