@@ -3,6 +3,7 @@
 from braze_export._version import __version__
 from braze_export.archive import ArchiveLimits
 from braze_export.client import BrazeClient
+from braze_export.deadlines import deadline
 from braze_export.errors import (
     APIError,
     ArchiveError,
@@ -13,11 +14,13 @@ from braze_export.errors import (
     ClientClosedError,
     ConnectError,
     ConnectionLostError,
+    DeadlineExceededError,
     DecodeError,
     ExportExpiredError,
     ExportInProgressError,
     ExportNotReadyError,
     InputError,
+    InvalidIdentifierError,
     JobChangedError,
     JobError,
     JobRunningError,
@@ -79,6 +82,7 @@ __all__ = [
     "ClientClosedError",
     "ConnectError",
     "ConnectionLostError",
+    "DeadlineExceededError",
     "DecodeError",
     "DeviceId",
     "DownloadStats",
@@ -97,6 +101,7 @@ __all__ = [
     "IdsExport",
     "IdsResult",
     "InputError",
+    "InvalidIdentifierError",
     "InvalidUserId",
     "JobChangedError",
     "JobError",

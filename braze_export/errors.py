@@ -4,7 +4,9 @@
 
     BrazeError
     ├── InputError (also ValueError)         bad input, found before a request is sent
+    │   └── InvalidIdentifierError           it is an identifier that cannot be sent
     ├── ClientClosedError (also RuntimeError) the client was closed, or not yet opened
+    ├── DeadlineExceededError (also TimeoutError) a call was not, or cannot be, done in time
     ├── ExportNotReadyError (also TimeoutError) an export was not ready in the time given
     ├── LimiterError                         what grants the requests cannot work
     ├── JobError                             a bulk job cannot start, or go on; nothing is damaged
@@ -52,8 +54,25 @@ class InputError(BrazeError, ValueError):
     """Input that cannot be sent. The message names what was wrong and what is allowed."""
 
 
+class InvalidIdentifierError(InputError):
+    """What was passed for an identifier cannot be one: it is empty, say, or no string."""
+
+
 class ClientClosedError(BrazeError, RuntimeError):
     """The client was used after ``aclose()``, or closed while the call was under way."""
+
+
+class DeadlineExceededError(BrazeError, TimeoutError):
+    """A call was not done by its deadline, or cannot be (see ``braze_export.deadline``).
+
+    Attributes:
+        retry_after: seconds until the rate limit lets requests through, where that is what the
+            call would have to wait for; then nothing was sent.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ExportNotReadyError(BrazeError, TimeoutError):

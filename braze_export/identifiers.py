@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeGuard
 
 from attrs import Attribute, field, frozen
 
-from braze_export.errors import InputError
+from braze_export.errors import InputError, InvalidIdentifierError
 
 
 def _usable(text: object) -> TypeGuard[str]:
@@ -35,7 +35,7 @@ def _plain(text: str) -> str:
 def _check_part(instance: object, attribute: "Attribute[str]", value: object) -> None:
     if not _usable(value):
         kind = type(instance).__name__
-        raise InputError(
+        raise InvalidIdentifierError(
             f"{kind}.{attribute.name} must be a string that is not empty and is valid Unicode, "
             f"not {describe(value)}"
         )
@@ -101,14 +101,14 @@ def check_identifier(item: object, position: int | None = None) -> Identifier:
         position: its place in the input, counted from 0, for the message.
 
     Raises:
-        InputError: it is no identifier that could be sent.
+        InvalidIdentifierError: it is no identifier that could be sent.
     """
     if isinstance(item, UserAlias | BrazeId | DeviceId | EmailAddress | PhoneNumber):
         return item  # checked when it was made
     if _usable(item):
         return _plain(item)
     where = "" if position is None else f" at position {position}"
-    raise InputError(
+    raise InvalidIdentifierError(
         f"the identifier{where} is {describe(item)}: allowed are an external id (a string that is "
         "not empty and is valid Unicode), UserAlias, BrazeId, DeviceId, EmailAddress, PhoneNumber"
     )
