@@ -61,7 +61,7 @@ from braze_export.models.results import (
 from braze_export.models.segments import Segment, SegmentDetails, SegmentSize
 from braze_export.observing import Observer, RequestInfo
 from braze_export.retry import RetryPolicy
-from braze_export.settings import ExportSettings, Polling
+from braze_export.settings import ExportSettings, LookupSettings, Polling, ProfileCache
 from braze_export.storage import read_archive
 from braze_export.transports.aiohttp import AiohttpTransport
 from braze_export.waiting import ExportState
@@ -110,6 +110,7 @@ __all__ = [
     "Limiter",
     "LimiterError",
     "Limits",
+    "LookupSettings",
     "NotFoundError",
     "Observer",
     "PayloadTooLargeError",
@@ -117,6 +118,7 @@ __all__ = [
     "PhoneNumber",
     "Polling",
     "PoolSnapshot",
+    "ProfileCache",
     "RateLimit",
     "RateLimitError",
     "RequestInfo",
@@ -133,6 +135,7 @@ __all__ = [
     "UserAlias",
     "UserProfile",
     "__version__",
+    "deadline",
     "estimate",
     "read_archive",
 ]

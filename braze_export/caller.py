@@ -5,12 +5,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 from urllib.parse import urlencode
 
 import msgspec
 from attrs import evolve, field, frozen
 
+from braze_export import deadlines
 from braze_export.answers import check, read_rate_window
 from braze_export.endpoints import Endpoint, Pool
 from braze_export.errors import (
@@ -78,8 +79,9 @@ class Caller:
         fast: bool = False,
         lane: Lane = "interactive",
         meter: Meter | None = None,
+        permit: Permit | None = None,
     ) -> R:
-        """Call an endpoint until it answers, or the retry policy gives up.
+        """Call an endpoint until it answers, or the retry policy or the deadline ends it.
 
         Args:
             endpoint: what to call.
@@ -89,34 +91,50 @@ class Caller:
             fast: whether the request's shape is that of the fast tier.
             lane: who waits for the answer.
             meter: is told of every request sent.
+            permit: for the first request, granted already to a task of the client's scope.
 
         Raises:
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
+            DeadlineExceededError: the deadline was over, or the limit opens after it.
             ClientClosedError: the client was closed.
         """
         request = self._request(endpoint, params, content)
         pool = self.limiter.limits.pool_of(endpoint, fast=fast)
-        return await self.scope.run(self._until_answered(request, pool, lane, decode, meter))
+        the_call = _Call(request, pool, lane, decode, meter)
+        if permit is not None:
+            return await self._until_answered(the_call, permit)
+        return await self.scope.run(self._in_time(the_call))
 
-    async def _until_answered(
-        self,
-        request: Request,
-        pool: Pool,
-        lane: Lane,
-        decode: Callable[[bytes, Endpoint], R],
-        meter: Meter | None,
-    ) -> R:
+    async def granted(self, pool: Pool, lane: Lane) -> Permit:
+        """Return when a request of this pool may be sent.
+
+        Raises:
+            DeadlineExceededError: the limit opens only after the deadline.
+        """
+        if deadlines.left() is not None:
+            deadlines.check_wait(self.closed_for(pool))
+        return await self.observing.acquire(self.limiter, pool, lane)
+
+    def closed_for(self, pool: Pool) -> float:
+        """Return for how many seconds, as far as is known, the limit lets nobody through."""
+        known = self.limiter.snapshot().get(pool)
+        return 0.0 if known is None else known.closed_for
+
+    async def _in_time(self, call: "_Call[R]") -> R:
+        async with deadlines.kept():
+            permit = await self.granted(call.pool, call.lane)
+            return await self._until_answered(call, permit)
+
+    async def _until_answered(self, call: "_Call[R]", permit: Permit) -> R:
         loop = asyncio.get_running_loop()
-        endpoint = request.endpoint
-        permit = await self.observing.acquire(self.limiter, pool, lane)
+        endpoint = call.request.endpoint
         began = loop.time()
         failures = refusals = 0
         for attempt in count(1):
             try:
-                return await self._decoded(
-                    await self._send(request, permit, pool, attempt, meter), decode, endpoint
-                )
+                body = await self._send(call, permit, attempt)
+                return await self._decoded(body, call.decode, endpoint)
             except (TransportError, APIError) as error:
                 error.attempts = attempt
                 refused = is_refusal(error)
@@ -126,13 +144,13 @@ class Caller:
                 delay = self.retry.delay(
                     error, endpoint, failures=failures, refusals=refusals, elapsed=elapsed
                 )
-                if delay is None:
+                if delay is None or deadlines.over_in(delay):
                     raise
                 _log.info("%s: %s, next try in %.1f s", endpoint.label, _name(error), delay)
                 if refused:  # the limiter knows for how long, and wakes in order
                     delay -= cast("RateLimitError", error).retry_after or 0.0
             await asyncio.sleep(delay)
-            permit = await self.observing.acquire(self.limiter, pool, lane)
+            permit = await self.granted(call.pool, call.lane)
         raise AssertionError("unreachable")
 
     async def _decoded(
@@ -145,19 +163,18 @@ class Caller:
             await asyncio.sleep(0)
             return decode(body, endpoint)
 
-    async def _send(
-        self, request: Request, permit: Permit, pool: Pool, attempt: int, meter: Meter | None
-    ) -> bytes:
+    async def _send(self, call: "_Call[Any]", permit: Permit, attempt: int) -> bytes:
         status: int | None = None
+        request = call.request
         try:
-            response = await self.observing.send(self.transport, request, pool, attempt)
+            response = await self.observing.send(self.transport, request, call.pool, attempt)
             status = response.status
         except BaseException as error:
             permit.unanswered(sent=getattr(error, "sent", True))
             raise
         finally:
-            if meter is not None:
-                meter.sent(attempt, status)
+            if call.meter is not None:
+                call.meter.sent(attempt, status)
         now = self.wall_clock()
         window = read_rate_window(response.headers, now=now)
         refused = False
@@ -188,6 +205,17 @@ class Caller:
             timeouts=self.timeouts,
             body=None if content is None else msgspec.json.encode(content),
         )
+
+
+@frozen
+class _Call(Generic[R]):
+    """A call under way; see ``Caller.call``."""
+
+    request: Request
+    pool: Pool
+    lane: Lane
+    decode: Callable[[bytes, Endpoint], R]
+    meter: Meter | None
 
 
 def _name(error: BrazeError) -> str:

@@ -16,7 +16,7 @@ from braze_export.observing import Observer, Observing
 from braze_export.resources.segments import Segments
 from braze_export.resources.users import Users
 from braze_export.retry import RetryPolicy
-from braze_export.settings import ExportSettings
+from braze_export.settings import ExportSettings, LookupSettings
 from braze_export.starting import Running
 from braze_export.tasks import TaskScope
 from braze_export.transports.aiohttp import AiohttpTransport
@@ -45,6 +45,7 @@ class BrazeClient:
         retry: when a failed request is tried again.
         timeouts: of each single request, in seconds.
         exports: how exports of segments are waited for and read.
+        lookups: how concurrent ``users.get`` share requests, and whether answers are kept.
         transport: ``HttpxTransport(...)``, or ``AiohttpTransport(session)`` with your own
             session. Default: aiohttp with a session of its own.
         observer: is told of each request and each wait for one, for metrics and traces, such as
@@ -73,6 +74,7 @@ class BrazeClient:
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         exports: ExportSettings | None = None,
+        lookups: LookupSettings | None = None,
         transport: Transport | None = None,
         observer: Observer | None = None,
         allow_insecure_http: bool = False,
@@ -94,7 +96,8 @@ class BrazeClient:
         )
         exports = exports or ExportSettings()
         running = Running(exports.polling.lifetime)
-        self.users = Users(self._caller, ExportContext(self._caller, exports, running))
+        context = ExportContext(self._caller, exports, running)
+        self.users = Users(self._caller, context, lookups or LookupSettings())
         self.segments = Segments(self._caller)
 
     @classmethod
@@ -105,6 +108,7 @@ class BrazeClient:
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         exports: ExportSettings | None = None,
+        lookups: LookupSettings | None = None,
         transport: Transport | None = None,
         observer: Observer | None = None,
         allow_insecure_http: bool = False,
@@ -127,6 +131,7 @@ class BrazeClient:
             retry=retry,
             timeouts=timeouts,
             exports=exports,
+            lookups=lookups,
             transport=transport,
             observer=observer,
             allow_insecure_http=allow_insecure_http,

@@ -5,13 +5,13 @@ consumer takes it: ``UserProfile`` by msgspec straight into the class, the calle
 by cattrs. Pure: no ``async``, no HTTP.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from attrs import frozen
 
-from braze_export._json import items, loads, members
+from braze_export._json import dumps, items, loads, members
 from braze_export.answers import decode_error, read_messages
 from braze_export.endpoints import Endpoint
 from braze_export.lenient import decode_profile, structure_leniently
@@ -54,6 +54,7 @@ _KEPT: Final = 10_000  # bytes of a body that cannot be read
 _TAKES_ALL: Final = (UserProfile, dict, bytes)
 _envelopes = msgspec.json.Decoder(_Envelope)
 _rows = msgspec.json.Decoder(msgspec.Raw)
+_parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _identities = msgspec.json.Decoder(_Identity)
 
 
@@ -131,6 +132,18 @@ def identity(raw: bytes | msgspec.Raw) -> tuple[str, ...]:
         return ()
     name = found.external_id or found.braze_id
     return (name,) if name else ()
+
+
+def without(user: msgspec.Raw, names: Collection[str]) -> bytes:
+    """Return a user's JSON without some of its keys; otherwise as Braze sent it."""
+    try:
+        parts: dict[str, Any] = _parts.decode(user)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            parts = {key: msgspec.Raw(value) for key, value in members(bytes(user)).items()}
+        except ValueError:
+            return bytes(user)  # no object: whoever reads it will say so
+    return dumps({key: value for key, value in parts.items() if key not in names})
 
 
 def fields_of(into: type) -> tuple[str, ...] | None:

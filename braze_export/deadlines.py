@@ -5,14 +5,12 @@ context, which ``asyncio`` tasks inherit, and needs no parameter on the way.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Final, TypeVar
+from typing import Final
 
 from braze_export.errors import DeadlineExceededError, InputError
-
-T = TypeVar("T")
 
 #: By the clock of the running event loop.
 _ends: Final[ContextVar[float | None]] = ContextVar("braze_export_deadline", default=None)
@@ -48,10 +46,21 @@ def deadline(seconds: float) -> Iterator[None]:
         _ends.set(before)  # no token: the end may run in another context than the beginning
 
 
+def ends() -> float | None:
+    """Return when the deadline is over, by the loop's clock, or ``None`` without one."""
+    return _ends.get()
+
+
 def left() -> float | None:
     """Return the seconds until the deadline, or ``None`` without one."""
     ends = _ends.get()
     return None if ends is None else ends - asyncio.get_running_loop().time()
+
+
+def over_in(seconds: float) -> bool:
+    """Say whether the deadline will be over in so many seconds."""
+    time_left = left()
+    return time_left is not None and time_left < seconds
 
 
 def lift() -> None:
@@ -65,26 +74,30 @@ def check_wait(seconds: float) -> None:
     Raises:
         DeadlineExceededError: the deadline is over sooner.
     """
-    time_left = left()
-    if time_left is not None and seconds > time_left:
-        raise DeadlineExceededError(
-            f"the rate limit lets no request through for {seconds:.1f} s, and the deadline is in "
-            f"{max(0.0, time_left):.1f} s: nothing was sent",
-            retry_after=seconds,
-        )
+    if over_in(seconds):
+        raise too_late(seconds)
 
 
-async def kept(work: Awaitable[T]) -> T:
-    """Return what the work gives, within the deadline.
+def too_late(seconds: float) -> DeadlineExceededError:
+    """Return the error of a call that would have to wait for so long."""
+    return DeadlineExceededError(
+        f"the rate limit lets no request through for {seconds:.1f} s, longer than the deadline",
+        retry_after=seconds,
+    )
+
+
+@asynccontextmanager
+async def kept() -> AsyncIterator[None]:
+    """Cancel the block when the deadline is over.
 
     Raises:
-        DeadlineExceededError: the deadline was over first; the work is cancelled.
+        DeadlineExceededError: it was.
     """
     timeout = asyncio.timeout_at(_ends.get())
     try:
         async with timeout:
-            return await work
+            yield
     except TimeoutError:
         if not timeout.expired():
-            raise  # an error of the work's own
+            raise  # an error of the block's own
         raise DeadlineExceededError("the deadline was over before Braze had answered") from None

@@ -10,18 +10,16 @@ import msgspec
 from attrs import field, frozen
 from typing_extensions import TypeVar
 
-from braze_export.batching import BATCH_SIZE, Batch, Identifiers, batches, check_all
+from braze_export.batching import BATCH_SIZE, Identifiers, batches, check_all
 from braze_export.caller import Caller, Meter
-from braze_export.codec import IdsAnswer, decoder_for, identity, split_ids_answer
+from braze_export.codec import decoder_for, identity
 from braze_export.endpoints import EXPORT_IDS
 from braze_export.errors import BrazeError, DecodeError, InputError
 from braze_export.fanout import fan_out
 from braze_export.identifiers import Identifier
-from braze_export.limits import Lane
-from braze_export.models.fields import costs_fast_tier
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import ExportStats, FailedBatch, IdsResult, InvalidUserId
-from braze_export.narrowing import Narrower, Outcome
+from braze_export.narrowing import Narrower, Outcome, ask
 from braze_export.tasks import TaskScope
 from braze_export.turns import Turn
 from braze_export.validators import whole_above_zero
@@ -32,24 +30,6 @@ X = TypeVar("X")
 
 _KEPT_ERRORS: Final = 100
 _log = logging.getLogger("braze_export")
-
-
-async def ask(
-    caller: Caller,
-    batch: Batch,
-    fields: tuple[str, ...] | None,
-    *,
-    lane: Lane,
-    meter: Meter | None = None,
-) -> IdsAnswer:
-    """Make the request of a batch, with ``fields_to_export`` unless ``fields`` is ``None``."""
-    body = batch.payload()
-    if fields is not None:
-        body["fields_to_export"] = fields
-    fast = not costs_fast_tier(fields)
-    return await caller.call(
-        EXPORT_IDS, split_ids_answer, content=body, fast=fast, lane=lane, meter=meter
-    )
 
 
 def narrowing(

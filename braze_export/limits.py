@@ -138,6 +138,11 @@ class PoolSnapshot:
         """Seconds until requests go on, if all that is left of the limit is to wait."""
         return self.resets_in if self.waiting and not self.remaining else None
 
+    @property
+    def closed_for(self) -> float:
+        """Seconds for which, as far as is known, no request can be sent; 0 if one can be now."""
+        return 0.0 if self.remaining else self.resets_in or 0.0
+
     def surely_waited(self, at_once: int) -> float:
         """Return the seconds during which requests surely waited, of so many at most at once."""
         return self.seconds_waited / max(1, at_once)

@@ -12,11 +12,43 @@ import msgspec
 from attrs import Factory, define, field
 
 from braze_export.batching import Batch
-from braze_export.codec import IdsAnswer
+from braze_export.caller import Caller, Meter
+from braze_export.codec import IdsAnswer, split_ids_answer
+from braze_export.endpoints import EXPORT_IDS
 from braze_export.errors import BadRequestError, BrazeError, PayloadTooLargeError
+from braze_export.limits import Lane, Permit
+from braze_export.models.fields import costs_fast_tier
 from braze_export.models.results import FailedBatch, InvalidUserId
 
 _ENOUGH: Final = 2
+
+
+async def ask(
+    caller: Caller,
+    batch: Batch,
+    fields: tuple[str, ...] | None,
+    *,
+    lane: Lane,
+    meter: Meter | None = None,
+    permit: Permit | None = None,
+) -> IdsAnswer:
+    """Make the request of a batch, with ``fields_to_export`` unless ``fields`` is ``None``.
+
+    ``lane``, ``meter`` and ``permit`` are those of ``Caller.call``.
+    """
+    body = batch.payload()
+    if fields is not None:
+        body["fields_to_export"] = fields
+    fast = not costs_fast_tier(fields)
+    return await caller.call(
+        EXPORT_IDS,
+        split_ids_answer,
+        content=body,
+        fast=fast,
+        lane=lane,
+        meter=meter,
+        permit=permit,
+    )
 
 
 @define
@@ -50,23 +82,31 @@ class Outcome:
 
 
 @define
+class Trial:
+    """What is known of requests of one shape: whether Braze accepts any at all."""
+
+    accepted: bool = False
+    refused_wholly: int = 0  # batches, down to the last identifier
+    turn: asyncio.Lock = Factory(asyncio.Lock)
+
+
+@define
 class Narrower:
     """Asks for batches, and halves those that Braze refuses.
 
     A refusal may lie in the request's shape, a field name say, and then every part is refused
-    too. So until some request of this export was accepted, one batch is narrowed at a time,
+    too. So until some request of this shape was accepted, one batch is narrowed at a time,
     and if every part of two whole batches was refused, later ones are not narrowed.
 
     Attributes:
         ask: makes the request of a batch.
         keep_going: find every identifier at fault, not only the first.
+        trial: is shared by those that ask for batches of one shape.
     """
 
     ask: Callable[[Batch], Awaitable[IdsAnswer]]
     keep_going: bool
-    _accepted: bool = field(default=False, init=False)
-    _refused_wholly: int = field(default=0, init=False)  # batches, down to the last identifier
-    _trial: asyncio.Lock = field(factory=asyncio.Lock, init=False)
+    trial: Trial = field(factory=Trial, kw_only=True)
 
     async def outcome(self, unit: Batch | FailedBatch) -> Outcome:
         """Return what becomes of a batch. Errors of Braze's are part of it, not raised."""
@@ -83,17 +123,18 @@ class Narrower:
 
     async def _whole(self, batch: Batch) -> Outcome:
         answer = await self.ask(batch)
-        self._accepted = True
+        self.trial.accepted = True
         return _read(batch, answer)
 
     async def _narrow_in_turn(self, batch: Batch, error: BrazeError) -> Outcome:
-        if not self._accepted:
-            async with self._trial:
-                if self._refused_wholly == _ENOUGH and not self._accepted:
+        trial = self.trial
+        if not trial.accepted:
+            async with trial.turn:
+                if trial.refused_wholly == _ENOUGH and not trial.accepted:
                     return _failed(batch, error)
-                if not self._accepted:
+                if not trial.accepted:
                     outcome = await self._narrow(batch)
-                    self._refused_wholly += all(_is_refusal(f) for f in outcome.failed)
+                    trial.refused_wholly += all(_is_refusal(f) for f in outcome.failed)
                     return outcome
         return await self._narrow(batch)
 

@@ -1,4 +1,4 @@
-"""How the exports that Braze prepares in the background are waited for and read."""
+"""How exports are waited for and read, and how single look-ups share requests."""
 
 import random
 from collections.abc import Callable
@@ -60,3 +60,30 @@ class ExportSettings:
     quiet_period: float = field(default=60.0, validator=zero_or_more)
     spool_memory: int = field(default=8 * 1024 * 1024, validator=whole_above_zero)
     spool_directory: Path | None = field(default=None, converter=_path)
+
+
+@frozen
+class ProfileCache:
+    """Answers of look-ups that are kept, those that a user is unknown among them.
+
+    Attributes:
+        max_profiles: answers kept at most; the one not used for longest makes room.
+        seconds: for which an answer is given again.
+    """
+
+    max_profiles: int = field(default=10_000, validator=whole_above_zero)
+    seconds: float = field(default=60.0, validator=above_zero)
+
+
+@frozen
+class LookupSettings:
+    """How the calls of ``users.get`` and ``users.get_many`` share requests.
+
+    Attributes:
+        linger: seconds that a look-up waits at most for others to join it, while other look-ups
+            are under way; one on its own leaves at once.
+        cache: what is kept of the answers; ``None`` for nothing. Needs the extra ``cache``.
+    """
+
+    linger: float = field(default=0.002, validator=zero_or_more)
+    cache: ProfileCache | None = None

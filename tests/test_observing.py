@@ -134,7 +134,8 @@ async def test_a_client_tells_of_itself_once_and_ends_with_that(transport: Any) 
             sandbox.api_key, sandbox.url, transport=transport(), observer=notes
         ) as braze:
             assert notes.hosts == []  # before the first request there is nothing to see
-            await asyncio.gather(*(braze.users.get(u) for u in sandbox.external_ids()))
+            for user in sandbox.external_ids():
+                await braze.users.get(user)
             (snapshot,) = notes.snapshots
             assert snapshot()["ids"].sent == braze.limits.snapshot()["ids"].sent == 3
             assert notes.unwatched == 0

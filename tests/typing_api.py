@@ -32,10 +32,12 @@ from braze_export import (
     InvalidUserId,
     Limiter,
     Limits,
+    LookupSettings,
     Observer,
     PhoneNumber,
     Polling,
     PoolSnapshot,
+    ProfileCache,
     RateLimit,
     RequestInfo,
     RetryPolicy,
@@ -45,6 +47,7 @@ from braze_export import (
     Timeouts,
     UserAlias,
     UserProfile,
+    deadline,
     estimate,
     read_archive,
 )
@@ -78,6 +81,8 @@ def clients(session: aiohttp.ClientSession, client: httpx.AsyncClient) -> list[B
         BrazeClient("key", "EU-01", retry=RetryPolicy(max_attempts=3, max_seconds=10)),
         BrazeClient("key", "EU-01", timeouts=Timeouts(connect=5, read=30, total=60)),
         BrazeClient("key", "EU-01", exports=ExportSettings(concurrency=8, spool_directory="/tmp")),
+        BrazeClient("key", "EU-01", lookups=LookupSettings(linger=0)),
+        BrazeClient("key", "EU-01", lookups=LookupSettings(cache=ProfileCache(100, seconds=5))),
         BrazeClient("key", "EU-01", exports=ExportSettings(polling=Polling(base=5, cap=30))),
         BrazeClient("key", "EU-01", transport=AiohttpTransport()),
         BrazeClient("key", "EU-01", transport=AiohttpTransport(session)),
@@ -138,6 +143,12 @@ async def the_rest(braze: BrazeClient) -> None:
     assert_type(await braze.users.get("u1"), UserProfile | None)
     assert_type(await braze.users.get(EmailAddress("e"), fields=["email"]), UserProfile | None)
     assert_type(await braze.users.get("u1", into=Mine), Mine | None)
+    assert_type(await braze.users.get_many(["u1"]), dict[str, UserProfile | None])
+    assert_type(await braze.users.get_many({"u1"}, into=Mine), dict[str, Mine | None])
+    aliases = [UserAlias("a", "b")]
+    assert_type(await braze.users.get_many(aliases), dict[UserAlias, UserProfile | None])
+    with deadline(2.0):
+        await braze.users.get("u1")
     job = await braze.users.export_segment(
         "segment",
         fields=["email"],

@@ -12,31 +12,13 @@ import msgspec
 from attrs import define, field
 
 from braze_export.batching import Batch
-from braze_export.errors import DecodeError
-from braze_export.identifiers import Identifier, UserAlias
+from braze_export.identifiers import Identifier
 from braze_export.models.results import FailedBatch, InvalidUserId
 from braze_export.narrowing import Outcome
+from braze_export.whose import names_for, no_profile
 
 _ENOUGH: Final = 3
 _NAMED: Final = re.compile(rb'"external_id": ?"([^"\\]+)"')
-_NOBODY: Final[set[Any]] = set()
-
-
-class _WithId(msgspec.Struct, gc=False):
-    external_id: str | None = None
-
-
-class _Alias(msgspec.Struct, gc=False):
-    alias_name: str | None = None
-    alias_label: str | None = None
-
-
-class _WithAliases(msgspec.Struct, gc=False):
-    user_aliases: list[_Alias] | _Alias | None = None
-
-
-_by_id = msgspec.json.Decoder(_WithId)
-_by_alias = msgspec.json.Decoder(_WithAliases)
 
 
 def passed_over(batch: Batch, outcome: Outcome) -> tuple[Identifier, ...]:
@@ -52,9 +34,9 @@ def passed_over(batch: Batch, outcome: Outcome) -> tuple[Identifier, ...]:
     asked = set(batch.identifiers)
     if asked <= spoken_of | _at_first_sight(outcome.users):
         return ()
-    found = [names & asked for names in map(_names_in(batch), outcome.users)]
+    found = [names & asked for names in map(names_for(batch.identifiers[0]), outcome.users)]
     silent = asked.difference(spoken_of, *found)
-    if len(silent) <= found.count(_NOBODY):
+    if len(silent) <= sum(not names for names in found):
         return ()
     return tuple(i for i in batch.identifiers if i in silent)
 
@@ -63,28 +45,6 @@ def _at_first_sight(users: list[msgspec.Raw]) -> set[Any]:
     """Return the external ids that profiles name first; some may be missed. Quick."""
     named = b"\n".join(found[1] for found in map(_NAMED.search, users) if found)
     return set(named.decode().split("\n")) if named.isascii() else set()
-
-
-def _names_in(batch: Batch) -> Callable[[msgspec.Raw], set[Any]]:
-    """Return what tells the identifiers of a profile, of the kind that a batch holds."""
-    return _aliases if isinstance(batch.identifiers[0], UserAlias) else _external_ids
-
-
-def _external_ids(user: msgspec.Raw) -> set[Any]:
-    try:
-        return {_by_id.decode(user).external_id}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _NOBODY
-
-
-def _aliases(user: msgspec.Raw) -> set[Any]:
-    try:
-        sent = _by_alias.decode(user).user_aliases
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _NOBODY
-    listed = sent if isinstance(sent, list) else [sent] if sent else []
-    pairs = ((a.alias_name, a.alias_label) for a in listed)
-    return {UserAlias(name, label) for name, label in pairs if name and label}
 
 
 @define
@@ -117,7 +77,7 @@ class Settler:
     ) -> Outcome:
         second = await self.ask(Batch(silent))
         _leave_out_strangers(Batch(silent), second)
-        asked, names_in = set(batch.identifiers), _names_in(batch)
+        asked, names_in = set(batch.identifiers), names_for(batch.identifiers[0])
         # Of those who did not tell whose they were, the second answer holds those that matter.
         named = [user for user in first.users if names_in(user) & asked]
         return Outcome(
@@ -142,7 +102,6 @@ def _settle(outcome: Outcome, silent: tuple[Identifier, ...]) -> None:
     if not silent:
         return
     if outcome.errors:
-        error = DecodeError(f"Braze sent no profile, but: {'; '.join(outcome.errors)}")
-        outcome.failed.append(FailedBatch(silent, error))
+        outcome.failed.append(FailedBatch(silent, no_profile(outcome.errors)))
     else:
         outcome.invalid += (InvalidUserId(identifier) for identifier in silent)

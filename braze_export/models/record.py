@@ -8,12 +8,16 @@ classes, whose fields it has to set and look up one by one.
 
 from datetime import datetime
 from functools import cache
-from typing import Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 import attrs
 import msgspec
 
 from braze_export.models.timestamps import Timestamp
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic_core import CoreSchema
 
 #: Our own type is for our own decoder; everyone else knows ``datetime``.
 _PLAIN: dict[Any, Any] = {Timestamp | None: datetime | None}
@@ -47,3 +51,22 @@ class Record(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     """A frozen value. Its ``repr`` leaves out what was not sent: usually most of it."""
 
     __attrs_attrs__: ClassVar[Any] = _AttrsFields()
+
+    # To pydantic, and so to FastAPI, a record is a type of its own. These are its calls, not
+    # ours: the one place that looks up, to a room that only an application with pydantic loads.
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: "GetCoreSchemaHandler"
+    ) -> "CoreSchema":
+        from braze_export import pydantic_types  # noqa: PLC0415 - optional, and above this room
+
+        return pydantic_types.record_schema(cls)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: "CoreSchema", handler: "GetJsonSchemaHandler"
+    ) -> dict[str, Any]:
+        from braze_export import pydantic_types  # noqa: PLC0415 - the same
+
+        return pydantic_types.json_schema(cls, handler)

@@ -1,4 +1,4 @@
-"""``braze.users``: profiles by identifier, and the exports of segments.
+"""``braze.users``: profiles by identifier.
 
 https://www.braze.com/docs/api/endpoints/export
 """
@@ -10,42 +10,38 @@ from typing import Any, Literal, overload
 from attrs import evolve
 from typing_extensions import TypeVar
 
-from braze_export.batching import Batch, Identifiers, check_iterable
+from braze_export.batching import Identifiers, check_iterable
 from braze_export.caller import Caller, Meter
 from braze_export.codec import decoder_for, fields_of
 from braze_export.endpoints import (
-    CANCEL_SEGMENT_EXPORT,
-    EXPORT_GLOBAL_CONTROL_GROUP,
     EXPORT_IDS,
-    EXPORT_SEGMENT,
 )
-from braze_export.export_body import group_body, segment_body
 from braze_export.export_context import ExportContext
-from braze_export.export_job import ExportJob
-from braze_export.exports import resume_export, start_export
-from braze_export.identifiers import Identifier, check_identifier, check_name
-from braze_export.ids_export import IdsExport, Plan, ask, narrowing
+from braze_export.identifiers import Identifier, check_identifier
+from braze_export.ids_export import IdsExport, Plan, narrowing
 from braze_export.limits import Limiter
+from braze_export.lookup import Lookup
 from braze_export.models.fields import check_fields, costs_fast_tier
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import FailedBatch
 from braze_export.narrowing import Narrower
-from braze_export.starting import IfRunning, check_if_running
+from braze_export.resources.user_exports import UserExports
+from braze_export.settings import LookupSettings
 from braze_export.validators import check_on_error
-from braze_export.waiting import Callback
 
 T = TypeVar("T", default=UserProfile)
+AnyIdentifier = TypeVar("AnyIdentifier", bound=Identifier)
 
 DEFAULT_CONCURRENCY = 32
 _log = logging.getLogger("braze_export")
 
 
-class Users:
+class Users(UserExports):
     """Exports of users. Reached as ``client.users``."""
 
-    def __init__(self, caller: Caller, exports: ExportContext) -> None:
-        self._caller = caller
-        self._exports = exports
+    def __init__(self, caller: Caller, exports: ExportContext, lookups: LookupSettings) -> None:
+        super().__init__(caller, exports)
+        self._lookup = Lookup(caller, lookups)
         self._told_of_tier = False
 
     @overload
@@ -146,8 +142,9 @@ class Users:
 
         https://www.braze.com/docs/api/endpoints/export/user_data/post_users_identifier
 
-        E-mail addresses and phone numbers are not unique in Braze: of several users the first
-        that Braze sends is returned. ``export_ids`` gives them all.
+        Calls that are pending at the same time and ask for the same fields share requests, up to
+        50 in each, and the same user is asked for once. E-mail addresses and phone numbers are not
+        unique in Braze: of several users the first that Braze sends is returned.
 
         Args:
             identifier: an external id, or one of the other kinds.
@@ -156,125 +153,42 @@ class Users:
 
         Raises:
             InputError: an argument that cannot be sent.
+            DeadlineExceededError: there is no answer by the ``deadline``, or cannot be.
             TransportError: no whole answer came.
             APIError: an answer came that cannot be used.
         """
-        batch = Batch((check_identifier(identifier),))
+        checked = check_identifier(identifier)
         names = self._fields(fields, into)
-        decode = decoder_for(into, EXPORT_IDS)
-        answer = await ask(self._caller, batch, names, lane="interactive")
-        return decode(answer.users[0]) if answer.users else None
+        found: T | None = await self._lookup.get(checked, names, decoder_for(into, EXPORT_IDS))
+        return found
 
-    async def export_segment(
+    async def get_many(
         self,
-        segment_id: str,
+        identifiers: Iterable[AnyIdentifier],
         *,
-        fields: Iterable[str],
-        custom_attributes: Iterable[str] | None = None,
-        callback_url: str | Callback | None = None,
-        output_format: Literal["zip", "gzip"] | None = None,
-        if_running: IfRunning = "raise",
-    ) -> ExportJob:
-        """Start the export of a segment. Braze prepares it in the background.
+        fields: Iterable[str] | None = None,
+        into: type[T] = UserProfile,  # type: ignore[assignment]
+    ) -> dict[AnyIdentifier, T | None]:
+        """Return the profiles of some users by identifier, ``None`` for those unknown to Braze.
 
-        https://www.braze.com/docs/api/endpoints/export/user_data/post_users_segment
-
-        Not repeated after a failure that leaves open whether Braze has started the export: the
-        error then says so (``TransportError.sent``). Of an export that is too large Braze makes
-        nothing: ask for fewer fields, or split it into segments by random bucket number.
+        Like ``get`` for each of them. Everything is held in memory, and comes before bulk work:
+        for thousands of users take ``export_ids``.
 
         Args:
-            segment_id: the segment's API identifier.
-            fields: what to export. ``custom_attributes`` stands for all of them.
-            custom_attributes: names of at most 500 custom attributes, instead of all.
-            callback_url: gets a POST when the export is ready; from a ``CallbackReceiver``
-                (``braze_export.callbacks``) it shortens the waiting as well.
-            output_format: of the files in your own cloud storage; Braze's default is ``zip``.
-            if_running: ``"raise"`` if the segment is being exported already, or 100 exports of
-                this client are running; ``"wait"`` until Braze accepts it, for up to four hours.
+            identifiers: of any kind.
+            fields: what to export; as for ``export_ids``.
+            into: as for ``export_ids``.
 
         Raises:
-            InputError: an argument that cannot be sent.
-            ExportInProgressError: the segment is already being exported, or too many are.
-            TransportError: no whole answer came.
-            APIError: an answer came that cannot be used.
+            InputError: an argument that cannot be sent; nothing was.
+            BrazeError: as for ``get``, the first, once there is an answer for each;
+                ``error.partial`` is the dictionary of those that came, ``error.identifiers``
+                are the others.
         """
-        check_if_running(if_running)
-        url, callback = _callback(callback_url)
-        body = segment_body(segment_id, fields, custom_attributes, url, output_format)
-        return await start_export(
-            self._exports,
-            EXPORT_SEGMENT,
-            body,
-            segment_id=segment_id,
-            callback=callback,
-            if_running=if_running,
-        )
-
-    async def export_global_control_group(
-        self,
-        *,
-        fields: Iterable[str],
-        callback_url: str | Callback | None = None,
-        output_format: Literal["zip", "gzip"] | None = None,
-        if_running: IfRunning = "raise",
-    ) -> ExportJob:
-        """Start the export of the global control group. Braze prepares it in the background.
-
-        https://www.braze.com/docs/api/endpoints/export/user_data/post_users_global_control_group
-
-        Args:
-            fields: what to export; single custom attributes cannot be chosen here.
-            callback_url: as for ``export_segment``.
-            output_format: as for ``export_segment``.
-            if_running: as for ``export_segment``.
-
-        Raises:
-            InputError: an argument that cannot be sent.
-            ExportInProgressError: the group is already being exported, or too many are.
-            TransportError: no whole answer came.
-            APIError: an answer came that cannot be used.
-        """
-        check_if_running(if_running)
-        url, callback = _callback(callback_url)
-        body = group_body(fields, url, output_format)
-        return await start_export(
-            self._exports,
-            EXPORT_GLOBAL_CONTROL_GROUP,
-            body,
-            callback=callback,
-            if_running=if_running,
-        )
-
-    def resume_export(self, link_or_prefix: str, *, segment_id: str | None = None) -> ExportJob:
-        """Return the job of an export that was started before, perhaps by another process.
-
-        Args:
-            link_or_prefix: ``ExportJob.url``; or ``ExportJob.object_prefix``, for an export in the
-                workspace's own storage.
-            segment_id: spares looking for it in the storage.
-
-        Raises:
-            InputError: it is neither.
-        """
-        return resume_export(self._exports, link_or_prefix, segment_id)
-
-    async def cancel_segment_export(self, segment_id: str) -> None:
-        """Cancel every running export of a segment.
-
-        https://www.braze.com/docs/api/endpoints/export/segments/post_cancel_export
-
-        What Braze answers when none is running is not documented; any success is one here. A
-        new export of the segment may be refused for a while.
-
-        Raises:
-            InputError: no segment id.
-            TransportError: no whole answer came.
-            APIError: an answer came that cannot be used.
-        """
-        body = {"segment_id": check_name(segment_id, "segment_id")}
-        await self._caller.call(CANCEL_SEGMENT_EXPORT, _nothing, content=body)
-        self._exports.running.discard(lambda job: job.segment_id == segment_id)
+        check_iterable(identifiers)
+        checked = [check_identifier(item, number) for number, item in enumerate(identifiers)]
+        names = self._fields(fields, into)
+        return await self._lookup.get_many(checked, names, decoder_for(into, EXPORT_IDS))
 
     def _fields(self, fields: Iterable[str] | None, into: type) -> tuple[str, ...] | None:
         of_class = fields_of(into)
@@ -288,13 +202,3 @@ class Users:
                 "or after 2024-08-22 must name fields"
             )
         return checked
-
-
-def _callback(given: str | Callback | None) -> tuple[str | None, Callback | None]:
-    if given is None or isinstance(given, str):
-        return given, None
-    return getattr(given, "url", ""), given
-
-
-def _nothing(body: bytes, endpoint: Any) -> None:
-    """Accept any body."""

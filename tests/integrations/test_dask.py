@@ -53,10 +53,7 @@ dd: Any = pytest.importorskip("dask.dataframe")
 distributed: Any = pytest.importorskip("distributed")
 
 # Some tests compute in this process though there is a cluster; Dask of 2025 takes it for a mistake.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Running on a single-machine:UserWarning"),
-    pytest.mark.xdist_group("dask"),  # all in one process: one cluster is enough
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Running on a single-machine:UserWarning")
 
 LookUp: TypeAlias = Callable[..., Any]
 

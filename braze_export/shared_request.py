@@ -1,0 +1,196 @@
+"""One request that look-ups share: who waits for it, and the answer of each.
+
+A shape is what look-ups must have in common to share requests.
+"""
+
+import asyncio
+import copy
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+from attrs import Factory, define, field
+
+from braze_export.batching import BATCH_SIZE
+from braze_export.endpoints import Pool
+from braze_export.identifiers import Identifier
+from braze_export.narrowing import Trial
+
+
+@define(eq=False)
+class Waiter:
+    """Somebody who waits for the profile of one identifier.
+
+    Attributes:
+        identifier: whose profile.
+        decode: makes the record of a user's JSON.
+        ends: until when an answer is of use, by the loop's clock; ``None`` for as long as it takes.
+        request: what is to bring the answer; ``None`` once nothing is waited for.
+    """
+
+    identifier: Identifier
+    decode: Callable[[Any], Any]
+    ends: float | None = None
+    request: "SharedRequest | None" = None
+    # Errors are values in it: one that nobody takes out any more must not be complained of.
+    _answer: "asyncio.Future[tuple[Any, Exception | None]]" = field(
+        init=False, factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    def give(self, user: bytes | msgspec.Raw | None) -> None:
+        """Take a user's JSON, or ``None`` for somebody whom Braze does not know."""
+        if self._answer.done():
+            return
+        try:
+            record = None if user is None else self.decode(user)
+        except Exception as error:  # noqa: BLE001 - a class of the caller's may raise anything
+            self.fail(error)
+        else:
+            self._settle(record, None)
+
+    def fail(self, error: Exception) -> None:
+        """Take the error instead of an answer: a copy, for it has others too."""
+        own = copy.copy(error)
+        own.__cause__, own.__suppress_context__ = error.__cause__, True
+        if hasattr(own, "identifiers"):
+            own.identifiers = (self.identifier,)
+        self._settle(None, own)
+
+    async def wait(self) -> None:
+        """Return when there is an answer."""
+        await self._answer
+
+    @property
+    def answer(self) -> tuple[Any, Exception | None] | None:
+        """The record and the error, one of which is ``None``; nothing before it is there."""
+        came = self._answer.done() and not self._answer.cancelled()
+        return self._answer.result() if came else None
+
+    def _settle(self, record: Any, error: Exception | None) -> None:
+        if not self._answer.done():
+            self._answer.set_result((record, error))
+
+
+@define(eq=False)
+class Shape:
+    """What is asked with the same fields.
+
+    Attributes:
+        fields: ``fields_to_export``; ``None`` to send none.
+        pool: the limit that its requests count against.
+        open: the request that fills just now.
+        asked: the request that is to bring the answer for an identifier.
+        trial: whether Braze accepts these fields.
+        in_vain: times in a row that those passed over in silence were unknown.
+    """
+
+    fields: tuple[str, ...] | None
+    pool: Pool
+    open: "SharedRequest | None" = None
+    asked: "dict[Identifier, SharedRequest]" = Factory(dict)
+    trial: Trial = Factory(Trial)
+    in_vain: int = 0
+
+    @property
+    def key(self) -> frozenset[str] | None:
+        """What shapes are told apart by: the fields in any order."""
+        return None if self.fields is None else frozenset(self.fields)
+
+    @property
+    def waiters(self) -> "list[Waiter]":
+        """All who wait for an answer."""
+        requests = set(self.asked.values())
+        return [w for r in requests for waiting in r.waiting.values() for w in waiting]
+
+
+@define(eq=False)
+class SharedRequest:
+    """Fills until it is sealed; then it is under way.
+
+    Attributes:
+        shape: what it asks for.
+        told: is told when one of its requests has ended, with its status.
+        size: identifiers that it takes.
+        waiting: by identifier; of one that nobody waits for any more, but that was asked for, none.
+        sealed: whether it takes nobody in any more.
+        on_wire: whether the request is under way just now.
+        sent_off: whether it ever was.
+    """
+
+    shape: Shape
+    told: Callable[["SharedRequest", int | None], None]
+    size: int = BATCH_SIZE
+    waiting: dict[Identifier, list[Waiter]] = Factory(dict)
+    sealed: bool = False
+    on_wire: bool = False
+    sent_off: bool = False
+    task: asyncio.Task[None] | None = None
+    _full: asyncio.Event = Factory(asyncio.Event)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes another identifier."""
+        return not self.sealed and len(self.waiting) < self.size
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return not any(self.waiting.values())
+
+    def add(self, waiter: Waiter) -> None:
+        """Take somebody in, or let him wait with others for the same identifier."""
+        waiter.request = self.shape.asked[waiter.identifier] = self
+        self.waiting.setdefault(waiter.identifier, []).append(waiter)
+        if not self.has_room:
+            self._full.set()
+
+    def remove(self, waiter: Waiter) -> None:
+        """Let somebody go who gives up. An identifier that nobody wants is not asked for."""
+        waiter.request = None
+        others = self.waiting[waiter.identifier]
+        others.remove(waiter)
+        if not (others or self.sealed):
+            del self.waiting[waiter.identifier], self.shape.asked[waiter.identifier]
+        if self.in_vain and not self.on_wire:
+            self.drop()
+
+    def drop(self) -> None:
+        """End it: nobody waits for it, and nobody can join it any more."""
+        self._close()
+        for identifier in self.waiting:
+            self.shape.asked.pop(identifier)
+        self.waiting.clear()
+        if self.task is not None:
+            self.task.cancel()
+
+    def take(self, identifier: Identifier) -> list[Waiter]:
+        """Return those who wait for an identifier: they wait no more."""
+        waiters = self.waiting.pop(identifier, [])
+        self.shape.asked.pop(identifier, None)
+        for waiter in waiters:
+            waiter.request = None
+        return waiters
+
+    async def fill(self, seconds: float) -> None:
+        """Give others the time to join, unless it is full."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._full.wait()
+
+    def seal(self) -> tuple[Identifier, ...]:
+        """Take nobody in any more; return the identifiers to ask for."""
+        self._close()
+        self.on_wire = self.sent_off = True
+        return tuple(self.waiting)
+
+    def sent(self, attempt: int, status: int | None) -> None:  # noqa: ARG002 - as a ``Meter``
+        """Note that a request has ended: it may be tried again."""
+        self.on_wire = False
+        self.told(self, status)
+
+    def _close(self) -> None:
+        self.sealed = True
+        if self.shape.open is self:
+            self.shape.open = None
