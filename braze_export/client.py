@@ -142,6 +142,11 @@ class BrazeClient:
         """The REST endpoint that the key is sent to, without a trailing slash."""
         return self._caller.base_url
 
+    @property
+    def closed(self) -> bool:
+        """Whether ``aclose()`` was called: calls raise ``ClientClosedError``."""
+        return self._scope.closed
+
     def __repr__(self) -> str:
         return f"<BrazeClient of {self._caller.base_url}>"
 

@@ -72,8 +72,10 @@ def check_wait(seconds: float) -> None:
     """Do nothing if there is time to wait for the rate limit.
 
     Raises:
-        DeadlineExceededError: the deadline is over sooner.
+        DeadlineExceededError: the deadline is over sooner, or already.
     """
+    if over_in(0.0):
+        raise _over()
     if over_in(seconds):
         raise too_late(seconds)
 
@@ -100,4 +102,8 @@ async def kept() -> AsyncIterator[None]:
     except TimeoutError:
         if not timeout.expired():
             raise  # an error of the block's own
-        raise DeadlineExceededError("the deadline was over before Braze had answered") from None
+        raise _over() from None
+
+
+def _over() -> DeadlineExceededError:
+    return DeadlineExceededError("the deadline was over before Braze had answered")

@@ -107,6 +107,7 @@ class Lookup:
     def _join(
         self, identifier: Identifier, fields: tuple[str, ...] | None, decode: Callable[[Any], Any]
     ) -> Waiter:
+        self.caller.scope.check_open()  # what is kept of the answers is not to be had either
         waiter = Waiter(identifier, decode, deadlines.ends())
         key = None if fields is None else frozenset(fields)
         known = self._cache.get(key, identifier)
@@ -115,7 +116,7 @@ class Lookup:
             return waiter
         shape = self._shape(key, fields)
         request = shape.asked.get(identifier)
-        if waiter.ends is not None and not (request and request.on_wire):
+        if waiter.ends is not None and not (request and request.under_way):
             deadlines.check_wait(self._closed_for(shape.pool))
         (request or self._with_room(shape, identifier)).add(waiter)
         return waiter
@@ -152,6 +153,7 @@ class Lookup:
     async def _carry_out(self, request: SharedRequest) -> None:
         """Let a request fill, make it, and give each his answer."""
         deadlines.lift()  # it was that of the first caller alone
+        await asyncio.sleep(0)  # an eager task would be off before anybody has joined
         shape = request.shape
         await request.fill(self._pause(shape.pool))
         permit = await self.caller.granted(shape.pool, "interactive")
@@ -178,13 +180,16 @@ class Lookup:
         self, request: SharedRequest, batch: Batch, narrower: Narrower, added: tuple[str, ...]
     ) -> None:
         told = sort(batch, await narrower.outcome(batch))
-        await self._hand_out(request, told, added)
-        for part in _once_more(batch, told, request.shape):
+        parts = _once_more(batch, told, request.shape)
+        await self._hand_out(request, told if parts else told.given_up(), added)
+        for part in parts:
+            if request.in_vain:
+                request.drop()
+                return
             again = sort(part, await narrower.outcome(part))
-            await self._hand_out(request, again, added)
-            request.shape.in_vain = 0 if again.found else request.shape.in_vain + 1
+            if not again.failed:  # else nothing is known of them
+                request.shape.in_vain = 0 if again.found else request.shape.in_vain + 1
             await self._hand_out(request, again.given_up(), added)
-        await self._hand_out(request, told.given_up(), added)
 
     async def _hand_out(self, request: SharedRequest, told: Sorted, added: tuple[str, ...]) -> None:
         """Give each his answer, a few in a turn of the loop: each has work to do with it."""
@@ -204,10 +209,9 @@ class Lookup:
             if turn.over or given % _AT_ONCE == 0:
                 await turn.give_way()
 
-    def _sent(self, request: SharedRequest, status: int | None) -> None:
+    def _sent(self, request: SharedRequest, attempt: int, status: int | None) -> None:
         """See what is to be done when a request has ended, and may be tried again."""
-        answered = status is not None and 200 <= status < 300
-        if request.in_vain and not answered:
+        if request.in_vain and not (request.answered and attempt == 1):  # else it may be kept
             request.drop()
         if status == 429:  # once the limiter knows for how long
             asyncio.get_running_loop().call_soon(self._fail_late, request.shape.pool)
@@ -218,13 +222,13 @@ class Lookup:
         latest = asyncio.get_running_loop().time() + closed
         for shape in self._shapes.values():
             if closed and shape.pool == pool:
-                late = (w for w in shape.waiters if w.ends is not None and w.ends < latest)
-                for waiter in late:
+                for waiter in shape.late(latest):
                     waiter.fail(deadlines.too_late(closed))
 
     def _ended(self, request: SharedRequest, task: asyncio.Task[None]) -> None:
         """See to it that nobody waits for ever."""
         self._running -= 1
+        request.close()  # it may have ended before it was sealed
         if not request.sent_off:
             self._filling[request.shape.pool] -= 1
         error = None if task.cancelled() else task.exception()
@@ -238,10 +242,12 @@ class Lookup:
 
     def _closed_for(self, pool: Pool) -> float:
         """Return the seconds until a look-up that comes now may be sent, as far as is known."""
-        closed = self.caller.closed_for(pool)
-        limit = self.caller.limiter.limits.by_pool()[pool]
-        windows = self._filling[pool] // limit.max_requests
-        return closed + windows * limit.period if closed else 0.0
+        known = self.caller.limiter.snapshot().get(pool)
+        if known is None or not known.closed_for:
+            return 0.0
+        windows = self._filling[pool] // max(1, known.limit)
+        period = self.caller.limiter.limits.by_pool()[pool].period
+        return known.closed_for + windows * period
 
     def _pause(self, pool: Pool) -> float:
         """Return the seconds that a request waits for others to join.

@@ -45,9 +45,9 @@ def record_schema(cls: type[Record]) -> core.CoreSchema:
         custom_error_message=f"Input should be an instance of {cls.__name__}, or an object that "
         "holds nothing but what JSON can hold",
     )
-    return core.lax_or_strict_schema(
-        either,
-        core.json_or_python_schema(read, instance),
+    return core.json_or_python_schema(
+        read,
+        core.lax_or_strict_schema(either, instance),
         ref=f"{cls.__module__}.{cls.__qualname__}:{id(cls)}",  # gives the component its name
         serialization=core.plain_serializer_function_ser_schema(_write, info_arg=True),
     )
@@ -83,7 +83,7 @@ def _read(cls: type[Record], data: dict[Any, Any]) -> Record:
             decode_profile(raw) if cls is UserProfile else structure_leniently(cls, loads(raw))[0]
         )
     except (TypeError, ValueError, OverflowError, RecursionError):
-        raise ValueError("no JSON") from None  # the cause may quote the data
+        raise ValueError("it holds what JSON cannot hold") from None  # the cause may quote the data
 
 
 def _write(record: Any, info: core.SerializationInfo) -> Any:
@@ -117,7 +117,8 @@ def _sent(raw: bytes) -> tuple[dict[str, Any], bool]:
 def _complete(cls: type[Record], plain: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
     """Return a record's attributes without those that are empty, with the unknown keys sent."""
     names, lists = _layout(cls)
-    whole = {name: value for name, value in plain.items() if value not in _EMPTY}
+    # Most are there, and are so found at once.
+    whole = {name: value for name, value in plain.items() if value or value not in _EMPTY}
     for name, kind in lists:
         if name in whole:
             beside = chain(sent.get(name) or (), repeat({}))  # one made by hand has nothing beside

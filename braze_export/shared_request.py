@@ -14,6 +14,7 @@ from attrs import Factory, define, field
 
 from braze_export.batching import BATCH_SIZE
 from braze_export.endpoints import Pool
+from braze_export.errors import BrazeError
 from braze_export.identifiers import Identifier
 from braze_export.narrowing import Trial
 
@@ -45,17 +46,18 @@ class Waiter:
         try:
             record = None if user is None else self.decode(user)
         except Exception as error:  # noqa: BLE001 - a class of the caller's may raise anything
-            self.fail(error)
+            self._settle(None, self._own(error))
         else:
             self._settle(record, None)
 
     def fail(self, error: Exception) -> None:
         """Take the error instead of an answer: a copy, for it has others too."""
-        own = copy.copy(error)
+        try:
+            own = copy.copy(error)
+        except Exception:  # noqa: BLE001 - of a class whose constructor takes something else
+            own = error
         own.__cause__, own.__suppress_context__ = error.__cause__, True
-        if hasattr(own, "identifiers"):
-            own.identifiers = (self.identifier,)
-        self._settle(None, own)
+        self._settle(None, self._own(own))
 
     async def wait(self) -> None:
         """Return when there is an answer."""
@@ -66,6 +68,11 @@ class Waiter:
         """The record and the error, one of which is ``None``; nothing before it is there."""
         came = self._answer.done() and not self._answer.cancelled()
         return self._answer.result() if came else None
+
+    def _own(self, error: Exception) -> Exception:
+        if isinstance(error, BrazeError):
+            error.identifiers = (self.identifier,)
+        return error
 
     def _settle(self, record: Any, error: Exception | None) -> None:
         if not self._answer.done():
@@ -97,11 +104,11 @@ class Shape:
         """What shapes are told apart by: the fields in any order."""
         return None if self.fields is None else frozenset(self.fields)
 
-    @property
-    def waiters(self) -> "list[Waiter]":
-        """All who wait for an answer."""
-        requests = set(self.asked.values())
-        return [w for r in requests for waiting in r.waiting.values() for w in waiting]
+    def late(self, latest: float) -> "list[Waiter]":
+        """Return those who cannot wait so long for their request to leave."""
+        requests = {request for request in self.asked.values() if not request.under_way}
+        waiters = (w for r in requests for waiting in r.waiting.values() for w in waiting)
+        return [waiter for waiter in waiters if waiter.ends is not None and waiter.ends < latest]
 
 
 @define(eq=False)
@@ -110,21 +117,23 @@ class SharedRequest:
 
     Attributes:
         shape: what it asks for.
-        told: is told when one of its requests has ended, with its status.
+        told: is told when one of its requests has ended, with the try's number and the status.
         size: identifiers that it takes.
         waiting: by identifier; of one that nobody waits for any more, but that was asked for, none.
         sealed: whether it takes nobody in any more.
-        on_wire: whether the request is under way just now.
+        on_wire: whether its first request is under way just now.
         sent_off: whether it ever was.
+        answered: whether it has had an answer, of whatever sense.
     """
 
     shape: Shape
-    told: Callable[["SharedRequest", int | None], None]
+    told: Callable[["SharedRequest", int, int | None], None]
     size: int = BATCH_SIZE
     waiting: dict[Identifier, list[Waiter]] = Factory(dict)
     sealed: bool = False
     on_wire: bool = False
     sent_off: bool = False
+    answered: bool = False
     task: asyncio.Task[None] | None = None
     _full: asyncio.Event = Factory(asyncio.Event)
 
@@ -132,6 +141,11 @@ class SharedRequest:
     def has_room(self) -> bool:
         """Whether it takes another identifier."""
         return not self.sealed and len(self.waiting) < self.size
+
+    @property
+    def under_way(self) -> bool:
+        """Whether an answer may be here any moment, however the limit stands."""
+        return self.on_wire or self.answered
 
     @property
     def in_vain(self) -> bool:
@@ -157,7 +171,7 @@ class SharedRequest:
 
     def drop(self) -> None:
         """End it: nobody waits for it, and nobody can join it any more."""
-        self._close()
+        self.close()
         for identifier in self.waiting:
             self.shape.asked.pop(identifier)
         self.waiting.clear()
@@ -166,8 +180,10 @@ class SharedRequest:
 
     def take(self, identifier: Identifier) -> list[Waiter]:
         """Return those who wait for an identifier: they wait no more."""
-        waiters = self.waiting.pop(identifier, [])
-        self.shape.asked.pop(identifier, None)
+        if identifier not in self.waiting:  # perhaps another request is asking for it
+            return []
+        del self.shape.asked[identifier]
+        waiters = self.waiting.pop(identifier)
         for waiter in waiters:
             waiter.request = None
         return waiters
@@ -179,18 +195,20 @@ class SharedRequest:
                 async with asyncio.timeout(seconds):
                     await self._full.wait()
 
-    def seal(self) -> tuple[Identifier, ...]:
-        """Take nobody in any more; return the identifiers to ask for."""
-        self._close()
-        self.on_wire = self.sent_off = True
-        return tuple(self.waiting)
-
-    def sent(self, attempt: int, status: int | None) -> None:  # noqa: ARG002 - as a ``Meter``
-        """Note that a request has ended: it may be tried again."""
-        self.on_wire = False
-        self.told(self, status)
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Take nobody in any more."""
         self.sealed = True
         if self.shape.open is self:
             self.shape.open = None
+
+    def seal(self) -> tuple[Identifier, ...]:
+        """Take nobody in any more; return the identifiers to ask for."""
+        self.close()
+        self.on_wire = self.sent_off = True
+        return tuple(self.waiting)
+
+    def sent(self, attempt: int, status: int | None) -> None:
+        """Note that a request has ended: it may be tried again."""
+        self.on_wire = False
+        self.answered = status is not None and 200 <= status < 300
+        self.told(self, attempt, status)

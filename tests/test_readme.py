@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from braze_export.cli import main
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -53,6 +55,7 @@ def run(command: list[str], environment: dict[str, str], place: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # each also runs for what it is shown for, below
 @pytest.mark.parametrize("number", range(len(SCRIPTS)))
 def test_scripts_run(number: int, environment: dict[str, str], tmp_path: Path) -> None:
     out = run([sys.executable, "-c", SCRIPTS[number]], environment, tmp_path)
@@ -75,9 +78,21 @@ def test_scripts_do_what_they_are_shown_for(environment: dict[str, str], tmp_pat
 
 
 @pytest.mark.parametrize("line", OURS)
-def test_commands_run(line: str, environment: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "braze_export.cli", *shlex.split(line)[1:]]
-    assert run(command, environment, tmp_path).strip() or list(tmp_path.iterdir())
+def test_commands_run(
+    line: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split(line)[1:])
+    told = capsys.readouterr()
+    assert not ended.value.code, told.err
+    assert told.out.strip() or list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("script", ON_PAGES, ids=str.__len__)

@@ -168,7 +168,8 @@ def within(seconds: float) -> Callable[[], AsyncGenerator[None, None]]:
     It is ``braze_export.deadline``, for an endpoint, a router or the app; the shortest counts. It
     begins when the request's body has come, and holds for the dependencies after it, the endpoint
     and the tasks these start, and, from FastAPI 0.118 on, until a streamed answer and the
-    background tasks have ended; before, until the endpoint has returned.
+    background tasks have ended; before, until the endpoint has returned. So endpoints that stream
+    for longer had better have none.
 
     Args:
         seconds: above zero.

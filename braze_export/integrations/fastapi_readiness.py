@@ -44,6 +44,6 @@ def readiness(braze: BrazeClient) -> Readiness:
     """
     pools = braze.limits.snapshot().items()
     return Readiness(
-        ready=not braze._scope.closed,  # noqa: SLF001 - the client does not tell otherwise
+        ready=not braze.closed,
         pools={name: PoolReadiness(**asdict(pool)) for name, pool in pools},
     )

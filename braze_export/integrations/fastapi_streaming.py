@@ -43,8 +43,8 @@ class NdjsonResponse(StreamingResponse):
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, lines: AsyncIterable[bytes]) -> None:
-        super().__init__(lines)
+    def __init__(self, lines: AsyncIterable[bytes], status_code: int = 200) -> None:
+        super().__init__(lines, status_code)
         self._pieces = _Pieces(lines)
         self._failure: Exception | None = None
 
@@ -118,14 +118,8 @@ class _Pieces:
         return piece
 
     async def _read(self) -> None:
-        lines = aiter(self.source)
         try:
-            async for line in lines:
-                self._add(line)
-                if self._size >= _PIECE:
-                    self._due.set()
-                    self._room.clear()
-                    await self._room.wait()
+            await self._gather(aiter(self.source))
         except Exception as error:  # noqa: BLE001 - raised by the answer
             self.failure = error
         except asyncio.CancelledError:  # not by us only: a part is no whole answer
@@ -134,7 +128,19 @@ class _Pieces:
         finally:
             self._ended = True
             self._due.set()
-            await _close(lines)
+
+    async def _gather(self, lines: AsyncIterator[bytes]) -> None:
+        try:
+            async for line in lines:
+                self._add(line)
+                if self._size >= _PIECE:
+                    self._due.set()
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            close = getattr(lines, "aclose", None)  # of generators
+            if close is not None:
+                await close()
 
     def _add(self, line: bytes) -> None:
         if not isinstance(line, bytes):
@@ -151,9 +157,3 @@ class _Pieces:
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-
-async def _close(lines: AsyncIterator[bytes]) -> None:
-    close = getattr(lines, "aclose", None)
-    if close is not None:
-        await close()

@@ -137,13 +137,30 @@ class ThreadedSandbox(Sandbox):
         """Spoil the next ``times`` requests (to ``path``) after letting ``after`` of them pass."""
         self._home.call(partial(super().inject, fault, times=times, path=path, after=after))
 
-    async def start(self) -> None:
-        """Listen, again after ``aclose()``; on another port unless one was set."""
+    def open(self) -> None:
+        """Listen, again after ``close()``: then on another port, unless one was set."""
         self._home.run(super().start())
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Stop listening, close all connections, remove all files: Braze is gone."""
-        self._home.run(super().aclose())
+        self._home.run(self._end(super().aclose()))
+
+    async def start(self) -> None:
+        """Do what ``open()`` does, for any async library."""
+        self.open()
+
+    async def aclose(self) -> None:
+        """Do what ``close()`` does, for any async library."""
+        self.close()
+
+    async def _end(self, rest: Coroutine[Any, Any, None]) -> None:
+        # Tests end as soon as they can, also while a connection is being accepted. In these turns
+        # that is brought to its end; otherwise nobody would close it.
+        for listening in self._listener.sockets if self._listener else ():
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await rest
 
 
 @contextmanager
@@ -157,7 +174,7 @@ def running(options: Mapping[str, Any]) -> Iterator[Sandbox]:
     with LoopThread() as home:
         sandbox = _made(options, home)
         try:
-            home.run(Sandbox.start(sandbox))
+            sandbox.open()
         except (OSError, OverflowError) as error:
             raise InputError(
                 f"the sandbox cannot listen on {sandbox.host}:{sandbox.port} ({error}): leave out "
@@ -166,7 +183,7 @@ def running(options: Mapping[str, Any]) -> Iterator[Sandbox]:
         try:
             yield sandbox
         finally:
-            home.run(Sandbox.aclose(sandbox))
+            sandbox.close()
 
 
 def merged(markers: Iterable[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> dict[str, Any]:

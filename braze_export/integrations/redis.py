@@ -11,7 +11,7 @@ Redis from 5.0 on, Valkey, Redis Cluster. The URL's user needs ``+evalsha +eval 
 """
 
 import asyncio
-from typing import Final, Literal, get_args
+from typing import Literal, get_args
 from uuid import uuid4
 
 from braze_export.endpoints import Pool
@@ -19,14 +19,13 @@ from braze_export.errors import InputError
 from braze_export.integrations.redis_aside import Aside
 from braze_export.integrations.redis_books import Books
 from braze_export.integrations.redis_gate import Gate
-from braze_export.integrations.redis_link import Client, Link
+from braze_export.integrations.redis_link import Client, Link, check_workspace
 from braze_export.limits import Lane, Limits, Permit, PoolSnapshot
 from braze_export.server_clock import ServerClock
 
 WhenGone = Literal["share", "wait"]
 """What happens while Redis is gone."""
 
-_LONGEST_NAME: Final = 200  # characters
 
 
 class RedisLimits:
@@ -142,10 +141,7 @@ def _check(workspace: object, when_gone: object, processes: object, patience: ob
     Raises:
         InputError: one of them cannot.
     """
-    if not isinstance(workspace, str) or not 0 < len(workspace) <= _LONGEST_NAME:
-        raise InputError(f"workspace must be a text of 1 to {_LONGEST_NAME} characters")
-    if not workspace.isprintable() or set(workspace) & set("{}"):
-        raise InputError("workspace must be printable, without { and }")
+    check_workspace(workspace)
     if when_gone not in get_args(WhenGone):
         raise InputError(f'when_gone must be "share" or "wait", not {when_gone!r}')
     if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:

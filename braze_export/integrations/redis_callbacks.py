@@ -21,7 +21,7 @@ from uuid import uuid4
 from attrs import frozen
 
 from braze_export.errors import InputError, TransportError
-from braze_export.integrations.redis_link import _FAILURES, _TOO_LONG, Client, Link
+from braze_export.integrations.redis_link import FAILURES, TOO_LONG, Client, Link, check_workspace
 from braze_export.tasks import TaskScope
 
 # The first result counts. SETRANGE keeps the key's lifetime, also where SET cannot yet.
@@ -34,7 +34,6 @@ end
 return held
 """
 _MEANING: Final = {b"1": True, "1": True, b"0": False, "0": False}  # a client may decode, or not
-_LONGEST_NAME: Final = 200  # characters
 _LONGEST_LIFE: Final = 2**53  # milliseconds; beyond its 64 bits Redis refuses
 
 
@@ -191,9 +190,9 @@ class _Redis(Link):
         """
         execute: Callable[..., Any] = self._client.execute_command
         try:
-            async with asyncio.timeout(_TOO_LONG):
+            async with asyncio.timeout(TOO_LONG):
                 reply = await execute(*words)
-        except _FAILURES as error:
+        except FAILURES as error:
             self._failed = str(words[0])
             self._lost(error)
             raise TransportError(f"Redis at {self.place} is gone ({self.reason})") from None
@@ -209,10 +208,7 @@ def _check(workspace: object, every: object) -> None:
     Raises:
         InputError: one of them cannot.
     """
-    if not isinstance(workspace, str) or not 0 < len(workspace) <= _LONGEST_NAME:
-        raise InputError(f"workspace must be a text of 1 to {_LONGEST_NAME} characters")
-    if not workspace.isprintable() or set(workspace) & set("{}"):
-        raise InputError("workspace must be printable, without { and }")
+    check_workspace(workspace)
     number = isinstance(every, int | float) and not isinstance(every, bool)
     if not (number and 0 < every < float("inf")):  # type: ignore[operator]
         raise InputError(f"every must be a number of seconds above zero, not {every!r}")

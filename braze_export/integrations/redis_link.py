@@ -30,10 +30,11 @@ _SCRIPT: Final = "".join(
 )
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _SOCKET_TIMEOUT: Final = 2.0  # seconds, of connections that are made from a URL
-_TOO_LONG: Final = 3.0  # seconds that a call may take, tries of the client's own included
+_LONGEST_NAME: Final = 200  # characters
+TOO_LONG: Final = 3.0  # seconds that a call may take, tries of the client's own included
 _SOONEST, _LATEST = 0.5, 2.0  # seconds until Redis is tried again; they double in between
 _NEEDED: Final = "+evalsha +eval +time +hgetall +hset +hdel +expire"
-_FAILURES: Final = (
+FAILURES: Final = (
     exceptions.RedisError,
     exceptions.RedisClusterException,
     OSError,
@@ -86,7 +87,7 @@ class Link:
         """
         try:
             await self._run(key, words)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise LimiterError(_sentence(error, self.place)) from None
         self._found()
 
@@ -94,7 +95,7 @@ class Link:
         """Run the script and return what it returns, or ``None`` if Redis is gone."""
         try:
             reply = await self._run(key, words)
-        except _FAILURES as error:
+        except FAILURES as error:
             self._lost(error)
             return None
         self._found()
@@ -107,7 +108,7 @@ class Link:
 
     async def _run(self, key: str, words: bytes) -> list[Any]:
         execute: Callable[..., Any] = self._client.execute_command
-        async with asyncio.timeout(_TOO_LONG):
+        async with asyncio.timeout(TOO_LONG):
             with suppress(exceptions.NoScriptError):
                 return list(await execute("EVALSHA", _SHA, 1, key, words))
             return list(await execute("EVAL", _SCRIPT, 1, key, words))
@@ -211,3 +212,15 @@ def _sentence(error: BaseException, place: str) -> str:
     if isinstance(root, exceptions.ResponseError | exceptions.BusyLoadingError):
         return f"Redis at {place} cannot share the limits ({why}): give another one"
     return f"Redis at {place} cannot be reached ({why}): start it, or give other limits"
+
+
+def check_workspace(workspace: object) -> None:
+    """Accept what can be a part of keys.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not isinstance(workspace, str) or not 0 < len(workspace) <= _LONGEST_NAME:
+        raise InputError(f"workspace must be a text of 1 to {_LONGEST_NAME} characters")
+    if not workspace.isprintable() or set(workspace) & set("{}"):
+        raise InputError("workspace must be printable, without { and }")

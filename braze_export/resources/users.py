@@ -3,6 +3,7 @@
 https://www.braze.com/docs/api/endpoints/export
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, overload
@@ -16,6 +17,7 @@ from braze_export.codec import decoder_for, fields_of
 from braze_export.endpoints import (
     EXPORT_IDS,
 )
+from braze_export.errors import InputError
 from braze_export.export_context import ExportContext
 from braze_export.identifiers import Identifier, check_identifier
 from braze_export.ids_export import IdsExport, Plan, narrowing
@@ -33,6 +35,7 @@ T = TypeVar("T", default=UserProfile)
 AnyIdentifier = TypeVar("AnyIdentifier", bound=Identifier)
 
 DEFAULT_CONCURRENCY = 32
+_ITEMS_PER_TURN = 1000
 _log = logging.getLogger("braze_export")
 
 
@@ -185,8 +188,7 @@ class Users(UserExports):
                 ``error.partial`` is the dictionary of those that came, ``error.identifiers``
                 are the others.
         """
-        check_iterable(identifiers)
-        checked = [check_identifier(item, number) for number, item in enumerate(identifiers)]
+        checked = await _checked(identifiers)
         names = self._fields(fields, into)
         return await self._lookup.get_many(checked, names, decoder_for(into, EXPORT_IDS))
 
@@ -202,3 +204,20 @@ class Users(UserExports):
                 "or after 2024-08-22 must name fields"
             )
         return checked
+
+
+async def _checked(identifiers: Iterable[Identifier]) -> list[Identifier]:
+    """Return all identifiers, before the first is asked for.
+
+    Raises:
+        InputError: they cannot be read at once, or one of them cannot be sent.
+    """
+    check_iterable(identifiers)
+    if not isinstance(identifiers, Iterable):
+        raise InputError("get_many takes no async iterable: read it into a list first")
+    checked = []
+    for position, item in enumerate(identifiers):
+        checked.append(check_identifier(item, position))
+        if position % _ITEMS_PER_TURN == _ITEMS_PER_TURN - 1:
+            await asyncio.sleep(0)
+    return checked

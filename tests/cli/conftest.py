@@ -89,8 +89,8 @@ def point_to(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a command in this process."""
 
-    def run(*arguments: str, stdin: bytes = b"") -> Ran:
-        with typed(stdin) as stream:
+    def run(*arguments: str, stdin: bytes | Path = b"") -> Ran:
+        with from_file(stdin) if isinstance(stdin, Path) else typed(stdin) as stream:
             monkeypatch.setattr("sys.stdin", stream)
             with pytest.raises(SystemExit) as ended:
                 main(arguments)
@@ -111,6 +111,19 @@ def typed(text: bytes) -> Iterator[Any]:
     os.close(write)
     with os.fdopen(read) as stream:
         yield stream
+
+
+@contextlib.contextmanager
+def from_file(path: Path) -> Iterator[Any]:
+    """A file as the standard input, by its number too: jobs read that."""
+    real = os.dup(0)
+    with path.open() as stream:
+        os.dup2(stream.fileno(), 0)
+        try:
+            yield stream
+        finally:
+            os.dup2(real, 0)
+            os.close(real)
 
 
 @pytest.fixture

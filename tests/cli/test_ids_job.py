@@ -746,11 +746,11 @@ def test_a_directory_that_is_called_like_a_file_is_no_input(
 
 @pytest.mark.parametrize("given", [[], ["-i", "-"]])
 def test_nothing_on_standard_input_replaces_nothing(
-    given: list[str], spawn: Spawn, serve: Callable[..., Sandbox], tmp_path: Path
+    given: list[str], run: Any, serve: Callable[..., Sandbox], tmp_path: Path
 ) -> None:
     serve(users=100)
     (tmp_path / "users.ndjson").write_text("of yesterday\n")
-    ran = ended(spawn("ids", *given, "-o", "users.ndjson"))
+    ran = run("ids", *given, "-o", "users.ndjson", stdin=Path(os.devnull))
     assert ran.code == 2
     assert "standard input is empty: name a file, or pipe identifiers in" in ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["users.ndjson"]
@@ -766,7 +766,7 @@ def test_standard_input_as_a_stream_is_lines(run: Any, serve: Callable[..., Sand
 
 
 def test_standard_input_is_kept_to_go_on(
-    serve: Callable[..., Sandbox], spawn: Spawn, tmp_path: Path
+    serve: Callable[..., Sandbox], run: Any, tmp_path: Path
 ) -> None:
     sandbox = serve(users=1000)
     form = ("--input-format", "csv", "--column", "user_id")
@@ -774,8 +774,8 @@ def test_standard_input_is_kept_to_go_on(
 
     def piped(last: int) -> Ran:
         (tmp_path / "piped").write_bytes(as_csv(numbered(1, last)))
-        with (tmp_path / "piped").open() as file:
-            return ended(spawn(*command, stdin=file))
+        ran: Ran = run(*command, stdin=tmp_path / "piped")
+        return ran
 
     sandbox.inject(Fault(status=401), after=2)
     ran = piped(300)
@@ -786,7 +786,7 @@ def test_standard_input_is_kept_to_go_on(
     assert "the content of the input has changed" in ran.err
     sandbox.inject(Fault(status=401), after=2)
     assert piped(300).code == 3
-    ran = ended(spawn(*command))  # nothing comes from standard input
+    ran = run(*command, stdin=Path(os.devnull))
     assert ran.code == 0
     assert "(200 of them in earlier runs)" in ran.err
     assert sandbox.counters.identifiers == 300

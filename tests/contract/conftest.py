@@ -1,11 +1,10 @@
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from functools import cache
+from importlib.util import find_spec
 from typing import Any, TypeAlias
 
-import httpx
 import pytest
-from httpx._transports import default as httpx_transport
 
 from braze_export import AiohttpTransport, BrazeClient, RetryPolicy
 from braze_export.sandbox import Sandbox
@@ -23,13 +22,11 @@ def _nothing_left(nothing_left: None) -> None:
     """Every test of the contract leaves no task behind."""
 
 
-_CERTIFICATES = cache(httpx.create_ssl_context)
-
-
 @pytest.fixture(autouse=True)
-def _certificates_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every client of httpx reads them anew, which takes longer than most tests."""
-    monkeypatch.setattr(httpx_transport, "create_ssl_context", _CERTIFICATES)
+def _what_is_missing_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpcore tries to import it several times for each request."""
+    if find_spec("sniffio") is None:
+        monkeypatch.setitem(sys.modules, "sniffio", None)
 
 
 @pytest.fixture(params=[AiohttpTransport, HttpxTransport], ids=["aiohttp", "httpx"])

@@ -1,18 +1,15 @@
 """A client in a FastAPI app: its life cycle, how endpoints get it, their deadlines, readiness."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
 import aiohttp
 import httpx
 import pytest
+import uvicorn
 import uvloop
 from fastapi import (
     APIRouter,
@@ -90,7 +87,7 @@ async def test_each_start_of_the_app_opens_a_client_of_its_own() -> None:
     app = FastAPI(lifespan=braze_lifespan(unconnected))
     lifespan = app.router.lifespan_context
     async with lifespan(app) as first, lifespan(app) as second:
-        clients = [state["braze_export"] for state in (first, second)]
+        clients = [(state or {})["braze_export"] for state in (first, second)]
         assert clients[0] is not clients[1]
     assert all(map(closed, clients))
     with pytest.raises(InputError, match="no open client"):
@@ -234,28 +231,18 @@ def test_look_ups_of_a_served_app(kind: Callable[[Sandbox], Any], loop: Any) -> 
         runner.run(main())
 
 
-APP = """
-from fastapi import FastAPI
-from braze_export.integrations.fastapi import braze_lifespan
-app = FastAPI(lifespan=braze_lifespan())
-"""
-
-
-async def test_without_a_key_the_server_says_so_once_and_ends(tmp_path: Path) -> None:
-    def serve() -> subprocess.CompletedProcess[str]:
-        (tmp_path / "app.py").write_text(APP)
-        known = {k: v for k, v in os.environ.items() if not k.startswith("BRAZE_")}
-        command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0"]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=20, cwd=tmp_path, env=known
-        )
-
-    ended = await asyncio.to_thread(serve)
-    assert ended.returncode == 3
-    assert ended.stderr.count("the environment variable BRAZE_API_KEY") == 1
-    last = [line for line in ended.stderr.splitlines() if line][-2:]
-    assert last[0].startswith("braze_export.errors.InputError: the environment variable")
-    assert last[1].endswith("Application startup failed. Exiting.")
+def test_without_a_key_the_server_says_so_once_and_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("BRAZE_API_KEY", raising=False)
+    monkeypatch.delenv("BRAZE_REST_ENDPOINT", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        uvicorn.run(FastAPI(lifespan=braze_lifespan()), port=0, log_config=None)
+    assert ended.value.code == 3
+    *_, sentence, last = [line for line in caplog.text.splitlines() if line]
+    assert sentence.startswith("braze_export.errors.InputError: the environment variable BRAZE_")
+    assert last.endswith("Application startup failed. Exiting.")
+    assert caplog.text.count("the environment variable BRAZE_") == 1
 
 
 # --- the dependency

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, Response
 from starlette.websockets import WebSocket
 
 from braze_export.deadlines import left
@@ -52,14 +53,15 @@ async def test_postponed_annotations() -> None:
     assert sent[-1]["reason"] == "True"
 
 
-async def test_postponed_annotations_of_a_streamed_answer() -> None:
-    async def lines():  # type: ignore[no-untyped-def]
-        yield b"{}"
+async def lines() -> AsyncIterator[bytes]:
+    yield b"{}"
 
+
+async def test_postponed_annotations_of_a_streamed_answer() -> None:
     app = FastAPI()
 
-    @app.get("/", response_model=None)
-    async def index():  # type: ignore[no-untyped-def]
+    @app.get("/")
+    async def index() -> Response:
         return ndjson(lines())
 
     async with asking(app) as client:

@@ -256,7 +256,7 @@ async def test_a_redis_that_hangs_is_gone(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(redis_link, "_TOO_LONG", 0.1)
+    monkeypatch.setattr(redis_link, "TOO_LONG", 0.1)
     limits = RedisLimits(redis_for_me.url, workspace=workspace)
     (await limits.acquire("ids", "bulk")).unanswered(sent=False)
     redis_for_me.signal(signal.SIGSTOP)

@@ -1,0 +1,250 @@
+"""Single look-ups that share requests: which leave together, and when."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from braze_export import BrazeId, DeviceId, EmailAddress, LookupSettings, PhoneNumber, UserAlias
+from tests.lookups import LATENCY, Braze, Gates, Stage, alias, known, run, turns
+
+# --- which leave together
+
+
+def test_look_ups_at_the_same_time_share_a_request() -> None:
+    async def main(stage: Stage) -> None:
+        found = await stage.get_all("u1", "u2", "u3")
+        assert [user.email for user in found] == [f"u{n}@users.example" for n in (1, 2, 3)]
+        assert stage.braze.asked == [["u1", "u2", "u3"]]
+        assert stage.gates.granted == [("ids", "interactive")]
+
+    run(main)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(50, [50]), (51, [50, 1]), (120, [50, 50, 20])])
+def test_a_request_holds_fifty(count: int, sizes: list[int]) -> None:
+    async def main(stage: Stage) -> None:
+        found = await stage.get_all(*(f"u{n}" for n in range(count)))
+        assert [user.email for user in found] == [f"u{n}@users.example" for n in range(count)]
+        assert [len(asked) for asked in stage.braze.asked] == sizes
+
+    run(main)
+
+
+def test_the_order_of_fields_does_not_matter_and_other_fields_go_apart() -> None:
+    async def main(stage: Stage) -> None:
+        await asyncio.gather(
+            stage.get("u1", fields=["email", "first_name"]),
+            stage.get("u2", fields=["first_name", "email"]),
+            stage.get("u3", fields=["email"]),
+            stage.get("u4", fields=["email", "first_name"]),
+            stage.get("u5", fields=None),
+        )
+        assert stage.braze.asked == [["u1", "u2", "u4"], ["u3"], ["u5"]]
+        asked = [body.get("fields_to_export") for body in stage.braze.bodies]
+        assert asked == [["email", "first_name", "external_id"], ["email"], None]
+
+    run(main)
+
+
+def test_external_ids_and_aliases_share_a_request_and_every_other_kind_is_alone() -> None:
+    singles = [BrazeId("b3"), DeviceId("d4"), EmailAddress("u5@users.example"), PhoneNumber("+1555")]
+
+    async def main(stage: Stage) -> None:
+        await stage.get_all("u1", *singles, alias(2), EmailAddress("u6@users.example"), "u7")
+        bodies = stage.braze.bodies
+        assert sorted(stage.braze.asked, key=len)[-1] == ["u1", "u7", "a2"]
+        assert len(bodies) == 6
+        lone = [body for body in bodies if "external_ids" not in body]
+        assert all(body["fields_to_export"] == ["email"] for body in lone)
+
+    run(main)
+
+
+def test_a_text_is_not_an_alias_nor_an_address_of_the_same_text() -> None:
+    same = "nobody"
+
+    async def main(stage: Stage) -> None:
+        ids = [same, UserAlias(same, "crm"), EmailAddress(same), DeviceId(same), BrazeId(same)]
+        assert await stage.get_all(*ids) == [None] * 5
+        assert len(stage.braze.bodies) == 4
+
+    run(main)
+
+
+def test_the_same_user_is_asked_for_once_whatever_the_answers_are_put_into() -> None:
+    async def main(stage: Stage) -> None:
+        kinds: list[Any] = [dict, bytes, dict]
+        typed, *others = await asyncio.gather(
+            stage.get("u1"), *(stage.get("u1", into=kind) for kind in kinds)
+        )
+        assert stage.braze.asked == [["u1"]]
+        assert typed.email == others[0]["email"] == "u1@users.example"
+        assert others[1] == b'{"email": "u1@users.example"}'
+        assert others[0] == others[2]
+        others[0]["email"] = "mine"
+        assert others[2]["email"] == "u1@users.example"
+
+    run(main)
+
+
+def test_who_asks_while_the_request_is_under_way_waits_for_it() -> None:
+    async def main(stage: Stage) -> None:
+        one = stage.begin("u1")
+        await asyncio.sleep(LATENCY / 2)
+        assert stage.braze.under_way == 1
+        two = stage.begin("u1", into=dict)
+        assert (await one).email == (await two)["email"]
+        assert stage.braze.asked == [["u1"]]
+        await stage.get("u1")  # nothing is kept
+        assert stage.braze.asked == [["u1"], ["u1"]]
+
+    run(main)
+
+
+# --- when they leave
+
+
+def test_a_request_goes_on_filling_while_the_limit_makes_it_wait() -> None:
+    async def main(stage: Stage) -> None:
+        calls = []
+        for n in range(30):
+            calls.append(stage.begin(f"u{n}"))
+            await asyncio.sleep(1)
+        assert stage.braze.bodies == []
+        assert len(stage.gates.waiting) == 1
+        stage.gates.grant()
+        await turns()
+        calls.append(stage.begin("u99"))  # sealed
+        await asyncio.sleep(0.01)
+        stage.gates.grant()
+        await asyncio.gather(*calls)
+        assert stage.braze.asked == [[f"u{n}" for n in range(30)], ["u99"]]
+
+    run(main, gates=Gates(shut=True))
+
+
+def test_a_full_request_waits_for_its_turn_as_well_and_the_next_one_fills() -> None:
+    async def main(stage: Stage) -> None:
+        calls = [stage.begin(f"u{n}") for n in range(70)]
+        await asyncio.sleep(1)
+        assert len(stage.gates.waiting) == 2
+        calls += [stage.begin(f"u{n}") for n in range(60, 90)]
+        await asyncio.sleep(1)
+        stage.gates.grant(2)
+        await asyncio.gather(*calls)
+        assert stage.braze.asked == [
+            [f"u{n}" for n in range(50)],
+            [f"u{n}" for n in range(50, 90)],
+        ]
+
+    run(main, gates=Gates(shut=True))
+
+
+def test_a_lone_look_up_does_not_linger() -> None:
+    async def main(stage: Stage) -> None:
+        began = asyncio.get_running_loop().time()
+        for _ in range(3):
+            await stage.get("u1")
+        assert [time - began for time in stage.braze.times] == pytest.approx(
+            [0, LATENCY, 2 * LATENCY], abs=1e-4
+        )
+
+    run(main, lookups=LookupSettings(linger=30.0))
+
+
+def test_it_lingers_for_others_while_another_is_under_way() -> None:
+    async def main(stage: Stage) -> None:
+        began = asyncio.get_running_loop().time()
+        calls = [stage.begin("u1")]
+        for n in (2, 3, 4):
+            await asyncio.sleep(0.01)
+            calls.append(stage.begin(f"u{n}"))
+        await asyncio.gather(*calls)
+        assert stage.braze.asked == [["u1"], ["u2", "u3", "u4"]]
+        assert stage.braze.times[1] - began == pytest.approx(0.06, abs=1e-3)
+
+    run(main, lookups=LookupSettings(linger=0.05))
+
+
+def test_lingering_ends_when_the_request_is_full() -> None:
+    async def main(stage: Stage) -> None:
+        began = asyncio.get_running_loop().time()
+        calls = [stage.begin("u0")]
+        await asyncio.sleep(0.01)
+        calls += [stage.begin(f"u{n}") for n in range(1, 51)]
+        await asyncio.gather(*calls)
+        assert [len(asked) for asked in stage.braze.asked] == [1, 50]
+        assert stage.braze.times[1] - began == pytest.approx(0.01, abs=1e-3)
+
+    run(main, lookups=LookupSettings(linger=30.0))
+
+
+def test_without_linger_nobody_waits() -> None:
+    async def main(stage: Stage) -> None:
+        calls = [stage.begin("u1")]
+        await asyncio.sleep(0.01)
+        calls.append(stage.begin("u2"))
+        await asyncio.sleep(0.01)
+        assert stage.braze.asked == [["u1"], ["u2"]]
+        await asyncio.gather(*calls)
+
+    run(main, lookups=LookupSettings(linger=0.0))
+
+
+@pytest.mark.parametrize(
+    ("remaining", "resets_in", "gap"),
+    [
+        (80, 10.0, 0.0),  # more than half is left
+        (50, 5.0, 0.1),  # what is left is spread over the rest of the window
+        (10, 2.0, 0.2),
+        (2, 60.0, 0.25),  # never longer
+        (0, 60.0, 0.0),  # the limit itself makes it wait
+    ],
+)
+def test_requests_leave_evenly_once_half_of_the_window_is_spent(
+    remaining: int, resets_in: float, gap: float
+) -> None:
+    gates = Gates(known=known(remaining=remaining, resets_in=resets_in))
+
+    async def main(stage: Stage) -> None:
+        await stage.get("u1")  # the first on an idle client leaves at once
+        for n in range(2, 6):
+            await stage.get(f"u{n}")
+        times = stage.braze.times
+        gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+        assert gaps == pytest.approx([max(gap, 0.001)] * 4, abs=1e-4)
+
+    braze = Braze(latency=0.001)
+    run(main, braze=braze, gates=gates, lookups=LookupSettings(linger=0.0))
+
+
+def test_paced_requests_take_in_all_that_comes_meanwhile_and_leave_when_full() -> None:
+    async def main(stage: Stage) -> None:
+        began = asyncio.get_running_loop().time()
+        calls = [stage.begin("u0")]
+        for n in range(1, 5):
+            await asyncio.sleep(0.04)
+            calls.append(stage.begin(f"u{n}"))
+        await asyncio.sleep(0.04)
+        assert stage.braze.asked == [["u0"], ["u1", "u2", "u3", "u4"]]
+        assert stage.braze.times[1] - began == pytest.approx(0.2, abs=1e-3)
+        calls += [stage.begin(f"u{n}") for n in range(100, 150)]
+        await asyncio.sleep(0.01)
+        assert len(stage.braze.asked[2]) == 50
+        await asyncio.gather(*calls)
+
+    run(main, gates=Gates(known=known(remaining=10, resets_in=2.0)))
+
+
+def test_sets_of_fields_are_not_remembered_without_end() -> None:
+    async def main(stage: Stage) -> None:
+        for n in range(100):
+            assert (await stage.get("u1", fields=["email", f"attribute {n}"])).email
+        assert len(stage.client.users._lookup._shapes) <= 64
+        calls = [stage.begin("u1", fields=[f"other {n}"]) for n in range(100)]
+        await turns()
+        assert len(stage.client.users._lookup._shapes) == 100  # none that somebody waits for
+        await asyncio.gather(*calls)
+
+    run(main)
