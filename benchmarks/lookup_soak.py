@@ -57,7 +57,9 @@ async def _soak(url: str, seconds: float) -> list[Row]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         await _load(session, url, min(30.0, seconds / 4), said)  # everything is imported and grown
         before = await _at_rest(session, url)
+        watch = asyncio.create_task(_watch(session, url, seconds / 10))
         await _load(session, url, seconds, said)
+        watch.cancel()
         after = await _at_rest(session, url)
     print("  before:", before)
     print("  after: ", after)
@@ -109,6 +111,16 @@ async def _call(session: aiohttp.ClientSession, url: str, rng: random.Random) ->
     except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as error:
         streamed = path.startswith("/stream")
         return _UNSURE if streamed else f"strange: {path.split('/')[1]} {type(error).__name__}"
+
+
+async def _watch(session: aiohttp.ClientSession, url: str, every: float) -> None:
+    """Print the memory under load, now and then."""
+    began = time.monotonic()
+    while True:
+        await asyncio.sleep(every)
+        async with session.get(f"{url}/health") as answer:
+            memory = (await answer.json())["memory_mb"]
+        print(f"  after {time.monotonic() - began:,.0f} s: {memory:.0f} MB", flush=True)
 
 
 async def _at_rest(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:

@@ -225,9 +225,10 @@ def _kind_of(response: Response, endpoint: Endpoint, message: str) -> tuple[type
 
 def _text(value: Any, redact: Callable[[str], str]) -> str:
     text = value if isinstance(value, str) else dumps(value).decode()
-    printable = text.encode("utf-8", "replace").decode()  # no lone surrogates
-    # Cut last: half a key is not found.
-    return redact(printable.strip())[:_MESSAGE_LIMIT]
+    readable = text.encode("utf-8", "replace").decode().strip()  # no lone surrogates
+    # One line, and nothing that steers a terminal: messages are logged. Cut last, after the key:
+    # half of it is not found.
+    return "".join(c if c.isprintable() else " " for c in redact(readable)[:_MESSAGE_LIMIT])
 
 
 def _number(text: str | None) -> float | None:

@@ -79,6 +79,10 @@ class BrazeClient:
         observer: Observer | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
+        try:
+            key = ApiKey(api_key)
+        finally:
+            del api_key  # a traceback with locals would show it, whatever else is wrong
         self.limits = _limiter(limits)
         self._transport = transport or AiohttpTransport()
         self._scope = TaskScope()
@@ -86,7 +90,7 @@ class BrazeClient:
         self._caller = Caller(
             scope=self._scope,
             base_url=base_url,
-            key=ApiKey(api_key),
+            key=key,
             transport=self._transport,
             limiter=self.limits,
             retry=retry or RetryPolicy(),
@@ -148,7 +152,8 @@ class BrazeClient:
         return self._scope.closed
 
     def __repr__(self) -> str:
-        return f"<BrazeClient of {self._caller.base_url}>"
+        caller = getattr(self, "_caller", None)  # missing where __init__ failed: logs show it then
+        return f"<BrazeClient of {caller.base_url if caller else 'nothing'}>"
 
     async def __aenter__(self) -> Self:
         self._scope.check_open()

@@ -73,7 +73,7 @@ def split_ids_answer(body: bytes, endpoint: Endpoint) -> IdsAnswer:
             f"the body is not the JSON that this endpoint documents ({error})",
             endpoint=endpoint,
             raw=body[:_KEPT],
-        ) from error
+        ) from None  # the cause may hold the body, and there are logs of its repr
     if envelope.users is None and not invalid:
         raise decode_error(
             "the body has neither users nor invalid_user_ids", endpoint=endpoint, raw=body[:_KEPT]
@@ -106,7 +106,7 @@ def decode_object(body: bytes, endpoint: Endpoint) -> dict[str, Any]:
     except ValueError as error:
         raise decode_error(
             f"the body is not JSON ({error})", endpoint=endpoint, raw=body[:_KEPT]
-        ) from error
+        ) from None  # the cause may hold the body, and there are logs of its repr
     if not isinstance(value, dict):
         raise decode_error("the body is no JSON object", endpoint=endpoint, raw=body[:_KEPT])
     return value

@@ -83,10 +83,18 @@ class Outcome:
 
 @define
 class Trial:
-    """What is known of requests of one shape: whether Braze accepts any at all."""
+    """What is known of requests of one shape: whether Braze accepts any at all.
 
+    Attributes:
+        telling: identifiers that a batch must have to tell anything if all of them are refused.
+        accepted: whether a request was.
+        refused_wholly: batches, down to the last identifier.
+        turn: lets one batch be narrowed at a time.
+    """
+
+    telling: int = 1
     accepted: bool = False
-    refused_wholly: int = 0  # batches, down to the last identifier
+    refused_wholly: int = 0
     turn: asyncio.Lock = Factory(asyncio.Lock)
 
 
@@ -130,11 +138,13 @@ class Narrower:
         trial = self.trial
         if not trial.accepted:
             async with trial.turn:
-                if trial.refused_wholly == _ENOUGH and not trial.accepted:
+                telling = len(batch.identifiers) >= trial.telling
+                if telling and trial.refused_wholly == _ENOUGH and not trial.accepted:
                     return _failed(batch, error)
                 if not trial.accepted:
                     outcome = await self._narrow(batch)
-                    trial.refused_wholly += all(_is_refusal(f) for f in outcome.failed)
+                    wholly = telling and all(_is_refusal(f) for f in outcome.failed)
+                    trial.refused_wholly += wholly
                     return outcome
         return await self._narrow(batch)
 

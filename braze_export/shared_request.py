@@ -7,7 +7,7 @@ import asyncio
 import copy
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from attrs import Factory, define, field
@@ -17,6 +17,9 @@ from braze_export.endpoints import Pool
 from braze_export.errors import BrazeError
 from braze_export.identifiers import Identifier
 from braze_export.narrowing import Trial
+
+_TELLING: Final = 8  # identifiers all refused that tell that the fields are at fault
+_GRACE: Final = 5.0  # seconds that an answer is waited for though nobody wants it any more
 
 
 @define(eq=False)
@@ -35,7 +38,7 @@ class Waiter:
     ends: float | None = None
     request: "SharedRequest | None" = None
     # Errors are values in it: one that nobody takes out any more must not be complained of.
-    _answer: "asyncio.Future[tuple[Any, Exception | None]]" = field(
+    _answer: "asyncio.Future[tuple[Any, BaseException | None]]" = field(
         init=False, factory=lambda: asyncio.get_running_loop().create_future()
     )
 
@@ -45,7 +48,9 @@ class Waiter:
             return
         try:
             record = None if user is None else self.decode(user)
-        except Exception as error:  # noqa: BLE001 - a class of the caller's may raise anything
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a class of the caller's may raise anything
             self._settle(None, self._own(error))
         else:
             self._settle(record, None)
@@ -64,17 +69,17 @@ class Waiter:
         await self._answer
 
     @property
-    def answer(self) -> tuple[Any, Exception | None] | None:
+    def answer(self) -> tuple[Any, BaseException | None] | None:
         """The record and the error, one of which is ``None``; nothing before it is there."""
         came = self._answer.done() and not self._answer.cancelled()
         return self._answer.result() if came else None
 
-    def _own(self, error: Exception) -> Exception:
+    def _own(self, error: BaseException) -> BaseException:
         if isinstance(error, BrazeError):
             error.identifiers = (self.identifier,)
         return error
 
-    def _settle(self, record: Any, error: Exception | None) -> None:
+    def _settle(self, record: Any, error: BaseException | None) -> None:
         if not self._answer.done():
             self._answer.set_result((record, error))
 
@@ -96,7 +101,7 @@ class Shape:
     pool: Pool
     open: "SharedRequest | None" = None
     asked: "dict[Identifier, SharedRequest]" = Factory(dict)
-    trial: Trial = Factory(Trial)
+    trial: Trial = Factory(lambda: Trial(telling=_TELLING))
     in_vain: int = 0
 
     @property
@@ -166,7 +171,13 @@ class SharedRequest:
         others.remove(waiter)
         if not (others or self.sealed):
             del self.waiting[waiter.identifier], self.shape.asked[waiter.identifier]
-        if self.in_vain and not self.on_wire:
+        if self.in_vain and self.on_wire:  # its answer tells how the limit stands
+            asyncio.get_running_loop().call_later(_GRACE, self._drop_unless_joined)
+        elif self.in_vain:
+            self.drop()
+
+    def _drop_unless_joined(self) -> None:
+        if self.in_vain and self.on_wire:
             self.drop()
 
     def drop(self) -> None:

@@ -5,17 +5,34 @@ No ``async`` code, no HTTP library.
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn, Protocol, TypeVar
 
 from attrs import field, frozen
 
 from braze_export.endpoints import Endpoint
-from braze_export.errors import InputError
+from braze_export.errors import DecodeError, InputError
 from braze_export.validators import above_zero
+
+E = TypeVar("E", bound=BaseException)
 
 #: What to do where no whole answer came, for the errors of every transport.
 UNREACHABLE: Final = "Check base_url and the network"
 BROKEN: Final = "Check the network, and try again"
+
+#: Bytes of an answer, decompressed: fifty profiles of 5 MB each, where 20 KB is a full one.
+MAX_ANSWER: Final = 256 * 1024 * 1024
+#: Asked for, and taken. A few bytes of others, or of several at once, may become gigabytes in one
+#: piece, before anybody could stop it.
+_ENCODINGS: Final = ("gzip", "deflate")
+
+
+class _Hidden(str):
+    """Text to be sent that its ``repr`` does not show: HTTP libraries keep it in their locals."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 class ApiKey:
@@ -29,15 +46,10 @@ class ApiKey:
         Raises:
             InputError: it is empty, quoted, or holds what no key holds.
         """
-        if not isinstance(value, str) or not value.strip():
-            raise InputError("api_key is empty: give the REST API key of your Braze workspace")
-        if value[0] in "'\"" or value[-1] in "'\"":
-            raise InputError("api_key is in quotes: Braze answers 401 to that, give it bare")
-        if not value.isascii() or not value.isprintable() or " " in value:
-            raise InputError(
-                "api_key holds a space, a line break or another character that no key has: "
-                "was it read from a file with its last line break?"
-            )
+        wrong = _wrong_with(value)
+        if wrong:
+            del value  # a key with a line break is a key: no traceback with locals may show it
+            raise InputError(wrong)
         self._value = value
 
     def __repr__(self) -> str:
@@ -48,11 +60,25 @@ class ApiKey:
 
     def bearer(self) -> str:
         """Return the value of the ``Authorization`` header."""
-        return f"Bearer {self._value}"
+        return _Hidden(f"Bearer {self._value}")
 
     def redact(self, text: str) -> str:
         """Return the text without the key, should a server have echoed it."""
         return text.replace(self._value, "***")
+
+
+def _wrong_with(key: object) -> str:
+    """Say what is wrong with a key; nothing, if nothing is."""
+    if not isinstance(key, str) or not key.strip():
+        return "api_key is empty: give the REST API key of your Braze workspace"
+    if key[0] in "'\"" or key[-1] in "'\"":
+        return "api_key is in quotes: Braze answers 401 to that, give it bare"
+    if not key.isascii() or not key.isprintable() or " " in key:
+        return (
+            "api_key holds a space, a line break or another character that no key has: "
+            "was it read from a file with its last line break?"
+        )
+    return ""
 
 
 @frozen
@@ -87,6 +113,7 @@ class Request:
         headers = {
             "Authorization": self.key.bearer(),
             "Accept": "application/json",
+            "Accept-Encoding": ", ".join(_ENCODINGS),
             "User-Agent": self.user_agent,
         }
         if self.body is not None:
@@ -136,7 +163,8 @@ class Streamed:
 class Transport(Protocol):
     """Moves bytes, decides nothing.
 
-    Raises, from all of it: ``TransportError`` and nothing else of the HTTP library's.
+    Raises, from all of it: ``TransportError`` and nothing else of the HTTP library's; and
+    ``DecodeError`` where an answer is not taken (``check_encoding``, ``check_size``).
     Redirects are not followed: the key must not reach another host.
     """
 
@@ -151,3 +179,52 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Close what the transport has opened itself."""
         ...
+
+
+def check_encoding(headers: Mapping[str, str], endpoint: Endpoint) -> None:
+    """Accept an answer whose body is decompressed piece by piece.
+
+    Args:
+        headers: with names in lower case.
+        endpoint: for the error.
+
+    Raises:
+        DecodeError: it is packed otherwise, or more than once.
+    """
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding not in {"", "identity", *_ENCODINGS}:
+        raise DecodeError(
+            f"the body is packed in a way that was not asked for: only {' and '.join(_ENCODINGS)} "
+            "are taken",
+            endpoint=endpoint.label,
+        )
+
+
+def check_size(size: int, endpoint: Endpoint) -> None:
+    """Accept a body of so many bytes, decompressed.
+
+    Raises:
+        DecodeError: it is larger than any answer of Braze: a bomb, say.
+    """
+    if size > MAX_ANSWER:
+        raise DecodeError(
+            f"the body is over {MAX_ANSWER:,} bytes",
+            endpoint=endpoint.label,
+            hint="Ask for fewer fields",
+        )
+
+
+def without_frames(error: E, outer: BaseException | None) -> E:
+    """Return an error of an HTTP library without the frames that it went through.
+
+    Their locals hold the headers with the key, or the link, and there are logs with locals.
+
+    Args:
+        error: and those behind it, whose frames are dropped.
+        outer: what the caller was handling already: from there on, frames are its own.
+    """
+    behind: BaseException | None = error
+    while behind is not None and behind is not outer:
+        behind.__traceback__ = None
+        behind = behind.__cause__ or behind.__context__
+    return error

@@ -47,7 +47,9 @@ def profile(n: int | str) -> dict[str, Any]:
 
 def ok(users: list[Any], invalid: list[Any] | None = None, **more: Any) -> Response:
     body = {"message": "success", "users": users, **more}
-    return Response(200, {}, json.dumps(body | ({"invalid_user_ids": invalid} if invalid else {})).encode())
+    return Response(
+        200, {}, json.dumps(body | ({"invalid_user_ids": invalid} if invalid else {})).encode()
+    )
 
 
 def names_in(body: Mapping[str, Any]) -> list[str]:

@@ -125,8 +125,8 @@ def test_what_is_no_answer_is_a_decode_error(body: bytes) -> None:
     ) as caught:
         split(body)
     assert caught.value.raw == body[:10_000]
-    neither = "has neither" in str(caught.value)
-    assert (caught.value.__cause__ is None) == neither
+    assert caught.value.__cause__ is None  # it may hold the body
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 answers = st.binary() | st.fixed_dictionaries(

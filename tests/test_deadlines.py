@@ -97,7 +97,7 @@ def test_it_may_end_in_another_context_than_it_began_in() -> None:
         blocks = block()
         await anext(blocks)
         elsewhere = contextvars.copy_context()
-        await asyncio.create_task(anext(blocks, None), context=elsewhere)  # type: ignore[arg-type]
+        await asyncio.create_task(anext(blocks, None), context=elsewhere)
         assert elsewhere.run(deadlines.ends) is None
 
     virtual.run(main)
@@ -131,7 +131,9 @@ def test_a_block_that_is_cancelled_or_has_a_timeout_of_its_own_is_left_alone() -
 def test_a_call_that_the_limit_holds_up_for_too_long_fails_at_once(what: str) -> None:
     async def main(stage: Stage) -> None:
         client = stage.client
-        waits = asyncio.create_task(client.segments.details("s") if what == "direct" else stage.get("u0"))
+        waits = asyncio.create_task(
+            client.segments.details("s") if what == "direct" else stage.get("u0")
+        )
         await asyncio.sleep(2 * LATENCY)
         calls = {
             "direct": client.segments.details("s"),
@@ -253,7 +255,11 @@ def test_nothing_is_sent_once_the_time_is_over() -> None:
         with deadline(1):
             await asyncio.sleep(2)
             users = stage.client.users
-            for call in (stage.get("u1"), stage.client.segments.details("s"), users.get_many(["u1"])):
+            for call in (
+                stage.get("u1"),
+                stage.client.segments.details("s"),
+                users.get_many(["u1"]),
+            ):
                 with pytest.raises(DeadlineExceededError, match="was over") as caught:
                     await call
                 assert caught.value.retry_after is None

@@ -62,6 +62,29 @@ def test_one_refused_identifier_fails_its_own_caller_only(place: int) -> None:
     run(main)
 
 
+def test_a_few_refused_at_first_do_not_put_the_fields_under_suspicion() -> None:
+    async def main(stage: Stage) -> None:
+        for _ in range(3):
+            refused = await stage.get_all("bad1", "bad2", "bad3")
+            assert all(isinstance(error, BadRequestError) for error in refused)
+        bad, good = await stage.get_all("bad1", "u2")
+        assert isinstance(bad, BadRequestError)
+        assert good.email == "u2@users.example"
+
+    run(main)
+
+
+def test_fields_that_braze_refuses_do_not_cost_a_hundred_requests_each_time() -> None:
+    async def main(stage: Stage) -> None:
+        stage.braze.reply = lambda _: Response(400, {}, b"{}")
+        for n in range(5):
+            refused = await stage.get_all(*(f"u{50 * n + i}" for i in range(50)))
+            assert all(isinstance(error, BadRequestError) for error in refused)
+        assert len(stage.braze.bodies) == 2 * 99 + 3
+
+    run(main)
+
+
 TROUBLE = [
     (Response(500, {}, b"{}"), ServerError),
     (Response(503, {}, b"busy"), ServerError),
@@ -169,18 +192,26 @@ class Strict:
     email: int
 
 
-class Odd(Exception):
+class OddError(Exception):
     """Cannot be made anew of its arguments."""
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
 
 
-RAISED: list[Exception] = [Odd(1, 2), KeyError("email"), ZeroDivisionError(), StopAsyncIteration()]
+RAISED: list[BaseException] = [
+    GeneratorExit(),
+    asyncio.CancelledError(),
+    StopIteration(),
+    OddError(1, 2),
+    KeyError("email"),
+    ZeroDivisionError(),
+    StopAsyncIteration(),
+]
 
 
 @pytest.mark.parametrize("raised", RAISED, ids=lambda error: type(error).__name__)
-def test_a_class_that_raises_anything_fails_its_own_caller_only(raised: Exception) -> None:
+def test_a_class_that_raises_anything_fails_its_own_caller_only(raised: BaseException) -> None:
     @attrs.define
     class Raising:
         email: str
@@ -192,7 +223,9 @@ def test_a_class_that_raises_anything_fails_its_own_caller_only(raised: Exceptio
         ids = [f"u{n}" for n in range(10)]
         calls = [stage.begin(i, into=Raising if i == "u0" else dict) for i in (*ids, "u0")]
         calls.append(stage.begin("u0", into=dict))
-        failed, *found, also_failed, same = await asyncio.gather(*calls, return_exceptions=True)
+        failed, *rest = await asyncio.gather(*calls, return_exceptions=True)
+        found: Any = rest[:9]
+        also_failed, same = rest[9:]
         for error in (failed, also_failed):
             assert isinstance(error, type(raised) | DecodeError | RuntimeError)
         assert [user["email"] for user in found] == [f"{i}@users.example" for i in ids[1:]]
@@ -204,9 +237,9 @@ def test_a_class_that_raises_anything_fails_its_own_caller_only(raised: Exceptio
 
 def test_an_error_that_cannot_be_copied_reaches_everybody() -> None:
     async def main(stage: Stage) -> None:
-        assert [type(error) for error in await stage.get_all("u1", "u2", "u1")] == [Odd] * 3
+        assert [type(error) for error in await stage.get_all("u1", "u2", "u1")] == [OddError] * 3
 
-    run(main, braze=Braze(lambda body: Odd(1, 2)))
+    run(main, braze=Braze(lambda body: OddError(1, 2)))
 
 
 def test_a_profile_that_does_not_fit_names_its_identifier_and_quotes_nothing() -> None:
@@ -279,7 +312,7 @@ def test_without_fields_nothing_is_taken_out() -> None:
 
 
 def test_identifiers_are_told_apart_by_case_and_by_every_letter() -> None:
-    ids = ["ua", "uA", "u\u00e9", "ue\u0301", "u\U0001f600", "u/\"\\\n", "u " * 40]
+    ids = ["ua", "uA", "u\u00e9", "ue\u0301", "u\U0001f600", 'u/"\\\n', "u " * 40]
 
     async def main(stage: Stage) -> None:
         found = await stage.get_all(*ids, into=dict)

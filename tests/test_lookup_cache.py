@@ -26,7 +26,13 @@ KEPT = LookupSettings(cache=ProfileCache(max_profiles=100, seconds=60.0))
 
 def test_what_is_kept_is_not_asked_for_again() -> None:
     async def main(stage: Stage) -> None:
-        ids = ["u1", alias(2), "nobody", EmailAddress("u3@users.example"), EmailAddress("nobody")]
+        ids: list[Any] = [
+            "u1",
+            alias(2),
+            "nobody",
+            EmailAddress("u3@users.example"),
+            EmailAddress("nobody"),
+        ]
         before = await stage.get_all(*ids, into=dict)
         assert before[2] is before[4] is None
         sent = len(stage.braze.bodies)

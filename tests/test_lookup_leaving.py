@@ -6,9 +6,15 @@ from typing import Any
 import anyio
 import pytest
 
-from braze_export import ClientClosedError, DeadlineExceededError, LimiterError, LookupSettings, deadline
+from braze_export import (
+    ClientClosedError,
+    DeadlineExceededError,
+    LimiterError,
+    LookupSettings,
+    deadline,
+)
 from braze_export.endpoints import Pool
-from braze_export.limits import Lane, Permit
+from braze_export.limits import Lane
 from braze_export.wire import Response
 from tests.lookups import (
     LATENCY,
@@ -146,6 +152,27 @@ def test_a_request_under_way_that_nobody_waits_for_ends_by_itself() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_request_that_hangs_is_not_waited_for_without_end_when_nobody_wants_it(
+    joined: bool,
+) -> None:
+    async def main(stage: Stage) -> None:
+        stage.braze.latency = 60
+        call = stage.begin("u1")
+        await asyncio.sleep(LATENCY)
+        await give_up(call)
+        await asyncio.sleep(4)
+        assert (stage.gates.in_flight, stage.braze.under_way) == (1, 1)
+        other = stage.begin("u1") if joined else None
+        await asyncio.sleep(2)
+        assert (stage.gates.in_flight, stage.braze.under_way) == (joined, joined)
+        assert other is None or (await other).email == "u1@users.example"
+        stage.check_nothing_left()
+        assert len(stage.braze.bodies) == 1
+
+    run(main)
+
+
 @pytest.mark.parametrize("moment", ["before the answer", "in the pause"])
 @pytest.mark.parametrize(
     "trouble", [BUSY, Response(429, {}, b"{}"), Response(400, {}, b"{}"), OSError("x")]
@@ -227,7 +254,7 @@ def test_giving_up_while_answers_are_handed_out() -> None:
 
 def test_when_nothing_can_be_granted_each_has_the_error_and_later_ones_ask_anew() -> None:
     class Broken(Gates):
-        async def acquire(self, pool: Pool, lane: Lane) -> Permit:
+        async def acquire(self, pool: Pool, lane: Lane) -> Any:
             await asyncio.sleep(0.1)
             if self.shut:
                 raise LimiterError("it is gone")

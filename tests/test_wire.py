@@ -67,6 +67,7 @@ def test_the_key_is_sent() -> None:
     assert request().headers == {
         "Authorization": f"Bearer {SECRET}",
         "Accept": "application/json",
+        "Accept-Encoding": "gzip, deflate",
         "User-Agent": "ua/1",
         "Content-Type": "application/json",
     }

@@ -1,11 +1,14 @@
 """The default transport: aiohttp."""
 
+import asyncio
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import aiohttp
 from yarl import URL
 
+from braze_export.endpoints import Endpoint
 from braze_export.errors import (
     ClientClosedError,
     ConnectError,
@@ -14,7 +17,17 @@ from braze_export.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from braze_export.wire import BROKEN, UNREACHABLE, Download, Request, Response, Streamed
+from braze_export.wire import (
+    BROKEN,
+    UNREACHABLE,
+    Download,
+    Request,
+    Response,
+    Streamed,
+    check_encoding,
+    check_size,
+    without_frames,
+)
 
 _BUFFER = 256 * 1024  # bytes of a download that wait to be taken
 _FAILURES = (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)
@@ -45,8 +58,10 @@ class AiohttpTransport:
 
         Raises:
             TransportError: no whole answer came.
+            DecodeError: it is too large, or packed otherwise than asked for.
         """
         session = self._open()
+        outer = sys.exception()
         try:
             async with session.request(
                 request.endpoint.method,
@@ -61,13 +76,16 @@ class AiohttpTransport:
                 allow_redirects=False,
                 raise_for_status=False,
             ) as answer:
-                body = await answer.read()
                 headers = {name.lower(): value for name, value in answer.headers.items()}
+                check_encoding(headers, request.endpoint)
+                body = await _body(answer, request.endpoint)
                 return Response(answer.status, headers, body)
         except aiohttp.ClientResponseError as error:
             failure = translate(error, request.endpoint.label)
         except _FAILURES as error:
-            raise translate(error, request.endpoint.label) from error
+            raise translate(error, request.endpoint.label) from without_frames(error, outer)
+        except asyncio.CancelledError as error:
+            raise without_frames(error, outer)  # noqa: B904 - it is the same
         raise failure  # not from the other, whose repr shows the headers that were sent
 
     @asynccontextmanager
@@ -97,13 +115,26 @@ class AiohttpTransport:
             raise ClientClosedError("the transport is closed: make a new client")
         if self._session is None:
             # The fan-out bounds how many connections there are, not the pool.
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            # No cookies: those of one host have no business at another, nor in the next request.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+            )
         if self._session.closed:
             raise ClientClosedError("the aiohttp session that the client was given is closed")
         return self._session
 
 
+async def _body(answer: aiohttp.ClientResponse, endpoint: Endpoint) -> bytes:
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        size += len(piece)
+        check_size(size, endpoint)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
 async def _get(session: aiohttp.ClientSession, download: Download) -> aiohttp.ClientResponse:
+    outer = sys.exception()
     try:
         return await session.get(
             URL(download.url, encoded=True),
@@ -118,6 +149,8 @@ async def _get(session: aiohttp.ClientSession, download: Download) -> aiohttp.Cl
         )
     except _FAILURES as error:
         failure = translate(error, download.label)
+    except asyncio.CancelledError as error:
+        raise without_frames(error, outer)  # noqa: B904 - it is the same
     raise failure  # not from the other, which shows the link
 
 

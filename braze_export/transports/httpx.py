@@ -5,9 +5,11 @@ Needs the extra ``httpx``: ``pip install "braze-export[httpx]"``.
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -19,7 +21,18 @@ from braze_export.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from braze_export.wire import BROKEN, UNREACHABLE, Download, Request, Response, Streamed
+from braze_export.wire import (
+    BROKEN,
+    UNREACHABLE,
+    Download,
+    Request,
+    Response,
+    Streamed,
+    Timeouts,
+    check_encoding,
+    check_size,
+    without_frames,
+)
 
 _FAILURES = (
     httpx.HTTPError,
@@ -61,23 +74,17 @@ class HttpxTransport:
 
         Raises:
             TransportError: no whole answer came.
+            DecodeError: it is too large, or packed otherwise than asked for.
         """
-        timeouts = request.timeouts
         client = await self._ready()
+        outer = sys.exception()
         try:
-            async with asyncio.timeout(timeouts.total):
-                answer = await client.request(
-                    request.endpoint.method,
-                    request.url,
-                    content=request.body,
-                    headers=request.headers,
-                    timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=None),
-                    follow_redirects=False,
-                )
-        except _FAILURES as e:
-            raise translate(e, request.endpoint.label) from e
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        return Response(answer.status_code, headers, answer.content)
+            async with asyncio.timeout(request.timeouts.total):
+                return await _answer(client, request)
+        except _FAILURES as error:
+            raise translate(error, request.endpoint.label) from without_frames(error, outer)
+        except asyncio.CancelledError as error:
+            raise without_frames(error, outer)  # noqa: B904 - it is the same
 
     @asynccontextmanager
     async def stream(self, download: Download) -> AsyncIterator[Streamed]:
@@ -112,7 +119,11 @@ class HttpxTransport:
     async def _open(self) -> httpx.AsyncClient:
         # Making a client reads the certificates from disk, which must not hold up the loop.
         client = await asyncio.to_thread(
-            httpx.AsyncClient, trust_env=False, limits=httpx.Limits(max_connections=None)
+            httpx.AsyncClient,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=None),
+            # None: those of one host have no business at another, nor in the next request.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
         if self._client is not None:  # another request was quicker
             await client.aclose()
@@ -124,16 +135,47 @@ class HttpxTransport:
         return client  # a closed one is refused where it is used
 
 
+async def _answer(client: httpx.AsyncClient, request: Request) -> Response:
+    answer = await client.send(
+        client.build_request(
+            request.endpoint.method,
+            request.url,
+            content=request.body,
+            headers=request.headers,
+            timeout=_timeout(request.timeouts),
+        ),
+        stream=True,
+        follow_redirects=False,
+    )
+    try:
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        check_encoding(headers, request.endpoint)
+        pieces, size = [], 0
+        async for piece in answer.aiter_bytes():
+            size += len(piece)
+            check_size(size, request.endpoint)
+            pieces.append(piece)
+    finally:
+        await answer.aclose()
+    return Response(answer.status_code, headers, b"".join(pieces))
+
+
+def _timeout(timeouts: Timeouts) -> httpx.Timeout:
+    return httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=None)
+
+
 async def _get(client: httpx.AsyncClient, download: Download) -> httpx.Response:
-    timeouts = httpx.Timeout(download.timeouts.read, connect=download.timeouts.connect, pool=None)
+    outer = sys.exception()
     hiding = _hidden.set(True)
     try:
         request = client.build_request(
-            "GET", download.url, headers=download.headers, timeout=timeouts
+            "GET", download.url, headers=download.headers, timeout=_timeout(download.timeouts)
         )
         return await client.send(request, stream=True, follow_redirects=False)
     except _FAILURES as error:
         failure = translate(error, download.label)
+    except asyncio.CancelledError as error:
+        raise without_frames(error, outer)  # noqa: B904 - it is the same
     finally:
         _hidden.reset(hiding)
     raise failure  # not from the other, which shows the link

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,7 +146,7 @@ def test_without_the_extra_in_this_process(run: Any, monkeypatch: pytest.MonkeyP
 def test_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["braze-export", "--version"])
     with pytest.raises(SystemExit):
-        runpy.run_module("braze_export.cli", run_name="__main__")
+        runpy.run_path(str(Path(cli.__file__).with_name("__main__.py")), run_name="__main__")
     assert __version__ in capsys.readouterr().out
 
 

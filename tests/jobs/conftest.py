@@ -14,6 +14,7 @@ import pytest
 
 from braze_export import AiohttpTransport, BrazeClient, RetryPolicy
 from braze_export.jobs import JobReport, export_ids
+from braze_export.jobs.reading import repeats
 from braze_export.jobs.reading.compression import open_decompressed
 from braze_export.jobs.verdicts import Judge
 from braze_export.sandbox import Sandbox, Window
@@ -139,6 +140,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(Judge, "pause", lambda self, now: 0.001 if self.failing else 0.0)
+    monkeypatch.setattr(repeats, "_PARTS", 16)  # to look at 1,024 takes longer than these jobs
     with asyncio.Runner() as runner:
         world: World = runner.run(_world(tmp_path, runner))
         yield world
