@@ -1,5 +1,6 @@
 """Development sessions. ``nox`` runs them all but the benchmarks."""
 
+import json
 import re
 import shutil
 import tomllib
@@ -44,10 +45,37 @@ def deep(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def lint(session: nox.Session) -> None:
-    """Check style and formatting."""
+    """Check style and formatting, and whether a dependency has known vulnerabilities."""
     session.install("-e", ".[dev]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    _audit(session)
+
+
+def _audit(session: nox.Session) -> None:
+    """Look up what is installed in the database of vulnerabilities. Only findings are a failure.
+
+    The database is a service of the network: without it nothing is known, which is said.
+    """
+    told = Path(session.create_tmp()).resolve() / "audit.json"
+    told.unlink(missing_ok=True)
+    options = ("--skip-editable", "--progress-spinner=off", "--format=json", f"--output={told}")
+    # It ends with 1 for findings, and where the service is out of reach; then it tells nothing.
+    session.run("pip-audit", *options, success_codes=[0, 1], silent=True)
+    listed = json.loads(told.read_text("utf-8"))["dependencies"] if told.exists() else []
+    # Not this package itself, and not what the environment came with.
+    apart = {PROJECT["name"], "pip", "setuptools"}
+    packages = [package for package in listed if package["name"] not in apart]
+    found = [
+        f"{package['name']} {package['version']}: {known['id']}"
+        for package in packages
+        for known in package.get("vulns", ())
+    ]
+    if found:
+        session.error(f"known vulnerabilities: {'; '.join(found)}")
+    known_of = sum("vulns" in package for package in packages)
+    if known_of < len(packages) or not packages:
+        session.warn(f"looked up {known_of} of {len(packages)} packages: the rest is not known")
 
 
 @nox.session(python=PYTHONS[0])
@@ -95,6 +123,13 @@ def bench(session: nox.Session) -> None:
     """Measure against hand-written code, and print the table."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "benchmarks")
+
+
+@nox.session(python=PYTHONS[0])
+def peers(session: nox.Session) -> None:
+    """Give the peers the same work, each in its own environment, and write the tables."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "benchmarks.peers", str(Path(session.create_tmp()) / "peers"))
 
 
 _USE = """

@@ -161,7 +161,7 @@ def read_error(response: Response, redact: Callable[[str], str]) -> tuple[str, l
         readable = text.isprintable() and not text.startswith("<")
         return (text if text and readable else "(no readable message)"), []
     message = body.get("message") or body.get("error") or ""
-    return _text(message, redact) or "(no message)", read_messages(body.get("errors"), redact)
+    return _line(message, redact) or "(no message)", read_messages(body.get("errors"), redact)
 
 
 def read_messages(errors: Any, redact: Callable[[str], str] = str) -> list[str]:
@@ -169,7 +169,7 @@ def read_messages(errors: Any, redact: Callable[[str], str] = str) -> list[str]:
     if errors is None:
         return []
     items = errors if isinstance(errors, list) else [errors]
-    return [_text(i.get("message", i) if isinstance(i, dict) else i, redact) for i in items]
+    return [_line(i.get("message", i) if isinstance(i, dict) else i, redact) for i in items]
 
 
 def is_in_progress(response: Response, message: str) -> bool:
@@ -225,10 +225,14 @@ def _kind_of(response: Response, endpoint: Endpoint, message: str) -> tuple[type
 
 def _text(value: Any, redact: Callable[[str], str]) -> str:
     text = value if isinstance(value, str) else dumps(value).decode()
-    readable = text.encode("utf-8", "replace").decode().strip()  # no lone surrogates
-    # One line, and nothing that steers a terminal: messages are logged. Cut last, after the key:
-    # half of it is not found.
-    return "".join(c if c.isprintable() else " " for c in redact(readable)[:_MESSAGE_LIMIT])
+    printable = text.encode("utf-8", "replace").decode()  # no lone surrogates
+    # Cut last: half a key is not found.
+    return redact(printable.strip())[:_MESSAGE_LIMIT]
+
+
+def _line(value: Any, redact: Callable[[str], str]) -> str:
+    """Return a message as one line that forges none in a log, and steers no terminal."""
+    return "".join(c if c.isprintable() else " " for c in _text(value, redact))
 
 
 def _number(text: str | None) -> float | None:

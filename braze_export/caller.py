@@ -28,6 +28,8 @@ from braze_export.tasks import TaskScope
 from braze_export.wire import ApiKey, Request, Timeouts, Transport
 
 R = TypeVar("R")
+# Seconds: two of Braze's longest windows. One odd answer must not close the limit for ever.
+_LONGEST_PAUSE = 7_200.0
 _LARGE = 200_000  # bytes of an answer whose decoding the event loop would feel
 _log = logging.getLogger("braze_export")
 
@@ -37,6 +39,10 @@ class Meter(Protocol):
 
     def sent(self, attempt: int, status: int | None) -> None:
         """Note a request: the number of the try, and its status, ``None`` without an answer."""
+        ...
+
+    def again(self, error: BrazeError, delay: float) -> None:
+        """Note that this error is followed by another try, in so many seconds or later."""
         ...
 
 
@@ -147,6 +153,8 @@ class Caller:
                 if delay is None or deadlines.over_in(delay):
                     raise
                 _log.info("%s: %s, next try in %.1f s", endpoint.label, _name(error), delay)
+                if call.meter is not None:
+                    call.meter.again(error, delay)
                 if refused:  # the limiter knows for how long, and wakes in order
                     delay -= cast("RateLimitError", error).retry_after or 0.0
             await asyncio.sleep(delay)
@@ -184,7 +192,8 @@ class Caller:
             raise  # a 429 as well, but one that closes no window
         except RateLimitError as error:
             refused = True
-            window = evolve(window, pause=error.retry_after)
+            pause = error.retry_after
+            window = evolve(window, pause=None if pause is None else min(pause, _LONGEST_PAUSE))
             raise
         finally:
             permit.answered(window, refused=refused)

@@ -206,6 +206,13 @@ class SharedRequest:
                 async with asyncio.timeout(seconds):
                     await self._full.wait()
 
+    def again(self, error: BrazeError, delay: float) -> None:
+        """Give the error to those for whom another try, in so many seconds, is too late."""
+        next_try = asyncio.get_running_loop().time() + delay
+        for waiter in (w for waiting in self.waiting.values() for w in waiting):
+            if waiter.ends is not None and waiter.ends < next_try:
+                waiter.fail(error)
+
     def close(self) -> None:
         """Take nobody in any more."""
         self.sealed = True

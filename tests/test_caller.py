@@ -290,8 +290,14 @@ def test_every_request_is_metered() -> None:
         def sent(self, attempt: int, status: int | None) -> None:
             seen.append((attempt, status))
 
+        def again(self, error: BrazeError, delay: float) -> None:
+            assert delay >= 0
+            pauses.append(type(error))
+
+    pauses: list[type[BrazeError]] = []
     call(Script([LOST, answer(503), answer(429), OK]), meter=Meter())
     assert seen == [(1, None), (2, 503), (3, 429), (4, 200)]
+    assert pauses == [ConnectionLostError, ServerError, RateLimitError]
 
 
 def test_the_fast_pool_is_used_for_fast_requests_only() -> None:

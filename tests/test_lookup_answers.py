@@ -20,9 +20,11 @@ from braze_export import (
     RequestTimeoutError,
     ServerError,
     UserAlias,
+    deadline,
 )
 from braze_export.wire import Response
 from tests.lookups import (
+    LATENCY,
     Braze,
     Stage,
     alias,
@@ -128,6 +130,23 @@ def test_trouble_that_does_not_pass_is_an_error_for_each(
         assert found is None
 
     run(main, braze=Braze(lambda body: trouble))
+
+
+def test_whoever_cannot_wait_for_another_try_has_the_error_that_was_met() -> None:
+    async def main(stage: Stage) -> None:
+        stage.braze.reply = first(Response(503, {"retry-after": "7"}, b"{}"))
+        patient = stage.begin("u1")
+        with deadline(5):
+            hurried = stage.begin("u2")
+        await asyncio.sleep(LATENCY + 0.01)
+        assert hurried.done()
+        with pytest.raises(ServerError) as told:
+            await hurried
+        assert told.value.identifiers == ("u2",)
+        assert (await patient).email == "u1@users.example"
+        assert len(stage.braze.bodies) == 2
+
+    run(main)
 
 
 def test_what_one_does_to_his_error_is_not_seen_by_others() -> None:

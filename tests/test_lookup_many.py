@@ -184,8 +184,8 @@ def test_at_the_deadline_what_has_come_is_kept() -> None:
     def reply(body: Any) -> Response:
         return Response(503, {}, b"{}") if names_in(body) == ["slow"] else answer(body)
 
-    slow = RetryPolicy(base=100.0, cap=100.0)
-    run(main, braze=Braze(reply), retry=slow)
+    stubborn = RetryPolicy(max_attempts=100, base=0.001, cap=0.001)
+    run(main, braze=Braze(reply), retry=stubborn)
 
 
 def test_closing_the_client_keeps_what_has_come() -> None:

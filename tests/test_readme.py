@@ -19,7 +19,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 SCRIPTS = [code for language, code in BLOCKS if language == "python"]
 PAGES = "".join(
-    (ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("jobs", "limits", "segments")
+    (ROOT / "docs" / f"{name}.md").read_text("utf-8")
+    for name in ("fastapi", "jobs", "limits", "segments")
 )
 ON_PAGES = re.findall(r"^```python\n(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
 SNIPPETS = re.findall(r"^```python notest\n(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)

@@ -102,8 +102,9 @@ def play(work: Work, side: Side, ids: Path, places: Path) -> Outcome:
         places: where the environments are.
     """
     limit, period = work.limit or DOCUMENTED
-    with _talking([sys.executable, "-m", "benchmarks.peers.server", json.dumps(asdict(work.manner))],
-                  os.environ) as server:  # fmt: skip
+    manner = json.dumps(asdict(work.manner))
+    serving = [sys.executable, "-m", "benchmarks.peers.server", manner]
+    with _talking(serving, os.environ) as server:
         said = server.hear()
         _warm(said["url"], said["api_key"])
         task = json.dumps({"url": said["url"], "ids": str(ids), "limit": limit, "period": period})

@@ -10,6 +10,7 @@ from attrs import frozen
 
 ROOT: Final = Path(__file__).parents[2]
 _AIOHTTP: Final = ("aiohttp==3.14.5", "orjson==3.13.0")
+_AIOLIMITER: Final = (*_AIOHTTP, "aiolimiter==1.3.0")
 _HERE: Final = str(Path(__file__).parent / "sides")
 
 
@@ -51,10 +52,11 @@ _OURS: Final = ("-e", str(ROOT))
 SIDES: Final = [
     Side("braze_export, `.raw()`", "ours", _OURS, ("raw",)),
     Side("braze_export, typed", "ours", _OURS, ("typed",)),
-    Side("braze_export, typed, `Timeouts(read=10)`", "ours", _OURS, ("hurried",), only_hurried=True),
+    Side("braze_export, typed, `Timeouts(read=10)`", "ours", _OURS, ("hurried",),
+         only_hurried=True),
     Side("by hand: aiohttp, semaphore, orjson", "aiohttp_by_hand", _AIOHTTP),
     Side("by hand: httpx, semaphore", "httpx_by_hand", ("httpx==0.28.1",)),
-    Side("by hand: aiohttp, aiolimiter, naive", "aiolimiter_naive", (*_AIOHTTP, "aiolimiter==1.3.0")),
+    Side("by hand: aiohttp, aiolimiter, naive", "aiolimiter_naive", _AIOLIMITER),
     Side("braze-client-p311 0.0.5", "p311", ("braze-client-p311==0.0.5",)),
     Side("braze-client-sdk 1.0.0", "sdk", ("braze-client-sdk==1.0.0",)),
     Side("edx-braze-client 1.1.4", "edx", ("edx-braze-client==1.1.4",), aliases=True),
@@ -65,16 +67,16 @@ NOBODY: Final = Side("nobody", "nobody")
 
 
 def build(places: Path) -> None:
-    """Make the environments that are not there yet."""
+    """Make the environments that are not there yet, or hold something else."""
     for side in (*SIDES, NOBODY):
         place = _place(places, side)
-        done = place / "done"
-        if not done.exists():
+        done, held = place / "done", "\n".join(side.packages)
+        if not done.exists() or done.read_text("utf-8") != held:
             print(f"environment of {side.module} ...", flush=True)
             place.mkdir(parents=True, exist_ok=True)
             for command in _building(place, side):
                 subprocess.run(command, check=True, cwd=place)
-            done.touch()
+            done.write_text(held, "utf-8")
 
 
 def _building(place: Path, side: Side) -> list[list[str]]:

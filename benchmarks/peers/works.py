@@ -70,8 +70,8 @@ class Work:
 
 WORKS: Final = [
     Work("No limit", rounds=3),
-    Work("One in ten unknown", unknown=True, rounds=3),
-    Work("A 500 for one request in 50", trouble="errors", rounds=3),
+    Work("One in ten unknown", unknown=True),
+    Work("A 500 for one request in 50", trouble="errors"),
     Work("50 requests per 3 s", (50, 3)),
     Work("25 requests per second: a 429 that resets within 1 s", (25, 1)),
     Work("100 requests per 30 s: a 429 that resets in 30 s", (100, 30), apart=5.0),

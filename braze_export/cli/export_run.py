@@ -30,7 +30,7 @@ from braze_export.cli.progress import Progress
 from braze_export.cli.readings import Download, Waiting
 from braze_export.cli.records import Tally, carry
 from braze_export.cli.resuming import command_to_go_on, place_of
-from braze_export.cli.screen import Screen, count, is_live
+from braze_export.cli.screen import Screen, count, is_live, printable_json
 from braze_export.cli.stores import Storage
 from braze_export.cli.writing import STANDARD, Output, output
 from braze_export.storage import ObjectStore
@@ -133,7 +133,7 @@ class _Run:
         """Start the export, and say how to go on with it later."""
         job = asyncio.run(self._start_only())
         told = {"object_prefix": job.object_prefix, "url": job.url, "segment_id": job.segment_id}
-        self.screen.out.print(msgspec.json.encode(told).decode(), soft_wrap=True)
+        self.screen.out.print(printable_json(msgspec.json.encode(told).decode()), soft_wrap=True)
         if not self.wish.quiet:
             self.screen.show(f"Once it is ready, go on with: {self._command(job)}")
 

@@ -5,9 +5,10 @@ Data goes to standard output; everything that is said about it goes to standard 
 
 import errno
 import os
+import re
 import sys
 import textwrap
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from attrs import Factory, frozen
 from rich.console import Console
@@ -15,6 +16,9 @@ from rich.text import Text
 
 # A table in a pipe is for grep and awk: as wide as it needs.
 _PIPE_WIDTH = 2000
+
+# What may stand unescaped in JSON, and steers a terminal or turns text round on it all the same.
+_STEERING: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class _Console(Console):
@@ -91,6 +95,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def printable_json(text: str) -> str:
+    """Return JSON of the same meaning with whatever could steer the terminal escaped."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

@@ -12,7 +12,7 @@ from braze_export import BrazeClient, Segment, SegmentSize
 from braze_export.cli.chart import chart
 from braze_export.cli.connection import Connection, ask, connection_options
 from braze_export.cli.help import SETTINGS, examples
-from braze_export.cli.screen import Screen, count, is_live
+from braze_export.cli.screen import Screen, count, is_live, printable_json
 from braze_export.cli.tables import pairs, table
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="NDJSON instead of a table.")
@@ -160,5 +160,5 @@ def _moment(text: str | None) -> datetime | None:
 
 def _print_json(screen: Screen, records: Sequence[attrs.AttrsInstance]) -> None:
     for record in records:
-        # Escaped line separators and the like stay as JSON writes them.
-        screen.out.print(msgspec.json.encode(record).decode(), soft_wrap=True)
+        text = printable_json(msgspec.json.encode(record).decode())
+        screen.out.print(text, soft_wrap=True)

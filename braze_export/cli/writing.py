@@ -7,16 +7,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 import rich_click as click
 
-from braze_export.cli.screen import Screen, count
+from braze_export.cli.screen import Screen, count, printable_json
 
 STANDARD: Final = "-"
 
 _BLOCK: Final = 256 * 1024
 _LONGEST_WAIT: Final = 1.0  # seconds: whoever reads along wants to see something
+
+
+class _Writable(Protocol):
+    def write(self, lines: bytes, /) -> object: ...
+
+    def flush(self) -> object: ...
 
 
 class Output:
@@ -26,7 +32,7 @@ class Output:
         lines: how many were added.
     """
 
-    def __init__(self, file: BinaryIO | None, name: str = "") -> None:
+    def __init__(self, file: _Writable | None, name: str = "") -> None:
         """Write to a file; ``None`` drops every line."""
         self.lines = 0
         self._file = file
@@ -79,7 +85,7 @@ def output(path: str | None, screen: Screen) -> Iterator[Output]:
     if path is None:
         yield Output(None)
     elif path == STANDARD:
-        with _drained(Output(sys.stdout.buffer, "standard output")) as out:
+        with _drained(Output(_standard_output(), "standard output")) as out:
             yield out
     elif is_special(Path(path)):
         with _opened(Path(path), path) as file, _drained(Output(file, path)) as out:
@@ -87,6 +93,20 @@ def output(path: str | None, screen: Screen) -> Iterator[Output]:
     else:
         with _whole_or_partial(path, screen) as out:
             yield out
+
+
+class _Terminal:
+    """Standard output that somebody looks at: no profile on it steers the terminal."""
+
+    def write(self, lines: bytes) -> None:
+        sys.stdout.buffer.write(printable_json(lines.decode(errors="replace")).encode())
+
+    def flush(self) -> None:
+        sys.stdout.buffer.flush()
+
+
+def _standard_output() -> _Writable:
+    return _Terminal() if sys.stdout.isatty() else sys.stdout.buffer
 
 
 def is_special(path: Path) -> bool:

@@ -115,3 +115,6 @@ class ExportStats:
         self.requests += 1
         self.retries += attempt > 1
         self.rate_limited += status == 429
+
+    def again(self, error: BrazeError, delay: float) -> None:
+        """Note nothing of a pause: the next try is counted when it is made."""

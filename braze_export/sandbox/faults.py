@@ -1,6 +1,6 @@
 """Faults: ways in which an answer can go wrong, and the queue that decides which one does."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -8,6 +8,7 @@ from attrs import validators
 
 from braze_export.sandbox.messages import encode
 
+Informational: TypeAlias = Literal[100, 102, 103]
 Drop: TypeAlias = Literal["before", "headers", "body", "after"]
 
 _at_least_0: Any = validators.ge(0)  # of any number type
@@ -36,6 +37,9 @@ class Fault:
         slow: bytes per second to trickle the answer at.
         clock_skew: seconds to add to ``Date`` and ``x-ratelimit-reset``.
         content_encoding: a ``content-encoding`` to claim, whatever the body is.
+        reset: where the connection is closed, do so with a TCP reset: what the client has not
+            read by then is lost.
+        informational: statuses of informational answers to send before the answer.
     """
 
     status: int | None = attrs.field(
@@ -53,6 +57,10 @@ class Fault:
     slow: float | None = attrs.field(default=None, validator=validators.optional(validators.gt(0)))
     clock_skew: float = 0.0
     content_encoding: str | None = None
+    reset: bool = False
+    informational: Sequence[Informational] = attrs.field(
+        default=(), validator=validators.deep_iterable(validators.in_((100, 102, 103)))
+    )
 
     @property
     def replaces(self) -> bool:

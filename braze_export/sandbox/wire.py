@@ -7,6 +7,8 @@ every header and every byte in hand, and header names shall be in lower case as 
 import asyncio
 import math
 import random
+import socket
+import struct
 from contextlib import suppress
 from email.utils import formatdate
 
@@ -97,11 +99,17 @@ def compose(  # noqa: D417 - the rest says itself
         }
     headers |= reply.headers
     headers |= {name.lower(): value for name, value in fault.headers.items()}
-    lines = [f"HTTP/1.1 {reply.status} {phrase(reply.status)}"]
+    lines = [line for early in fault.informational for line in _informational(early)]
+    lines.append(f"HTTP/1.1 {reply.status} {phrase(reply.status)}")
     lines += [f"{name}: {value}" for name, value in headers.items() if value is not None]
     # Without a length, only the end of the connection ends the body.
     ends = headers["content-length"] is not None or reply.status in _BODILESS
     return Packet("\r\n".join([*lines, "\r\n"]).encode("latin-1"), body, keep_alive and ends)
+
+
+def _informational(status: int) -> list[str]:
+    """An answer that comes before the answer: its lines, with the empty one that ends it."""
+    return [f"HTTP/1.1 {status} {phrase(status)}", "link: </later>; rel=preload", ""]
 
 
 async def send(incoming: web.BaseRequest, packet: Packet, fault: Fault) -> None:
@@ -111,6 +119,7 @@ async def send(incoming: web.BaseRequest, packet: Packet, fault: Fault) -> None:
     if transport is None:
         return
     if fault.drop == "before":
+        _reset_when_closed(transport, fault)
         transport.abort()
         return
     head = packet.head[: len(packet.head) // 2] if fault.drop == "headers" else packet.head
@@ -123,7 +132,15 @@ async def send(incoming: web.BaseRequest, packet: Packet, fault: Fault) -> None:
     else:
         _write(transport, head, body)
     if fault.disconnects:
+        _reset_when_closed(transport, fault)
         transport.close()
+
+
+def _reset_when_closed(transport: asyncio.Transport, fault: Fault) -> None:
+    """Have the system send a reset where it would say goodbye."""
+    connection = transport.get_extra_info("socket")
+    if fault.reset and connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _shortened(body: bytes | FilePart, length: int) -> bytes | FilePart:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Final
 
 import httpx
 
@@ -44,11 +45,13 @@ _FAILURES = (
 )
 _UNCONNECTED = (httpx.ConnectError, httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)
 
-# httpx logs the address of every request, and httpcore where an answer redirects to. The link of
-# an export must not stand there.
-_hidden: ContextVar[bool] = ContextVar("hidden", default=False)
+# httpx logs the address of every request: not the link of an export. httpcore logs the headers of
+# every answer: not where one leads on to, nor the key that it repeats.
+_HEADERS: Final = ("httpcore",)
+_LINKS: Final = ("httpcore", "httpx")
+_hidden: ContextVar[tuple[str, ...]] = ContextVar("hidden", default=())
 for _name in ("httpx", "httpcore.http11", "httpcore.http2"):
-    logging.getLogger(_name).addFilter(lambda _: not _hidden.get())
+    logging.getLogger(_name).addFilter(lambda record: not record.name.startswith(_hidden.get()))
 
 
 class HttpxTransport:
@@ -78,6 +81,7 @@ class HttpxTransport:
         """
         client = await self._ready()
         outer = sys.exception()
+        hiding = _hidden.set(_HEADERS)
         try:
             async with asyncio.timeout(request.timeouts.total):
                 return await _answer(client, request)
@@ -85,6 +89,8 @@ class HttpxTransport:
             raise translate(error, request.endpoint.label) from without_frames(error, outer)
         except asyncio.CancelledError as error:
             raise without_frames(error, outer)  # noqa: B904 - it is the same
+        finally:
+            _hidden.reset(hiding)
 
     @asynccontextmanager
     async def stream(self, download: Download) -> AsyncIterator[Streamed]:
@@ -166,7 +172,7 @@ def _timeout(timeouts: Timeouts) -> httpx.Timeout:
 
 async def _get(client: httpx.AsyncClient, download: Download) -> httpx.Response:
     outer = sys.exception()
-    hiding = _hidden.set(True)
+    hiding = _hidden.set(_LINKS)
     try:
         request = client.build_request(
             "GET", download.url, headers=download.headers, timeout=_timeout(download.timeouts)

@@ -27,6 +27,7 @@ from braze_export import (
     BrazeClient,
     BrazeError,
     ConnectError,
+    EmailAddress,
     Limits,
     RateLimit,
     RetryPolicy,
@@ -370,7 +371,8 @@ async def test_the_gauges_show_the_snapshot(telemetry: Telemetry) -> None:
     ):
         assert not telemetry.metrics().keys() & set(GAUGES)
         sandbox.inject(SLOW)
-        calls = [asyncio.create_task(braze.users.get("u1")) for _ in range(9)]
+        people = (EmailAddress(f"user{n}@example.com") for n in range(9))  # a request for each
+        calls = [asyncio.create_task(braze.users.get(person)) for person in people]
         while not (seen := braze.limits.snapshot()["ids"]).in_flight:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)

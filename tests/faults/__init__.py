@@ -1,0 +1,1 @@
+"""Every fault, at every public operation, over both transports; and cancelling anywhere."""

@@ -1,0 +1,318 @@
+"""The faults, a line each: what is done to an answer, and what has to come of it.
+
+What calls of Braze's API raise, and what comes of the same at the link of an export: when it is
+looked at, when its archive is read, and when it is saved as it is.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from typing import Any, Final, Literal, TypeAlias
+
+from attrs import evolve, frozen
+
+from braze_export import (
+    APIError,
+    ArchiveError,
+    AuthenticationError,
+    BadRequestError,
+    BrazeError,
+    ConnectError,
+    ConnectionLostError,
+    DecodeError,
+    ExportExpiredError,
+    ExportInProgressError,
+    ExportNotReadyError,
+    NotFoundError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+    UnsupportedMediaTypeError,
+)
+from braze_export.sandbox import Fault
+from tests.faults import places
+from tests.faults.clockwork import EPOCH
+from tests.faults.operations import Operation
+from tests.faults.places import Place
+from tests.faults.world import KEY, LOOKS, TRIES
+
+Raised: TypeAlias = type[BrazeError] | None
+Spoilt: TypeAlias = Literal["no", "text", "content", "users"]
+
+
+@frozen
+class Trouble:
+    """A fault, and what it comes to if it does not pass.
+
+    Attributes:
+        fault: of an answer; ``None`` for a place.
+        place: where no answer comes from.
+        calls: what calls raise.
+        look: what is raised where a link is looked at.
+        read: where its archive is read.
+        save: where its archive is saved.
+        sent: whether the request may have arrived, where no answer comes.
+        spoilt: what is wrong with the body: it is no JSON (``text``), it lacks what is needed
+            (``content``), or its users cannot be read (``users``).
+        long: whether it asks to wait for longer than anybody does.
+        in_progress: what starts an export takes it for one that is running.
+        status: the error's, and what it says, where that is known.
+        message: what Braze says.
+        errors: what it says besides.
+    """
+
+    fault: Fault | None = None
+    place: Place | None = None
+    calls: Raised = None
+    look: Raised = None
+    read: Raised = None
+    save: Raised = None
+    sent: bool = True
+    spoilt: Spoilt = "no"
+    long: bool = False
+    in_progress: bool = False
+    status: int | None = None
+    message: str | None = None
+    errors: tuple[str, ...] = ()
+
+    def raises(self, operation: Operation) -> Raised:
+        """Return what an operation raises."""
+        if operation.of_links:
+            return {"look": self.look, "archive": self.read}.get(operation.reads, self.save)
+        if self.in_progress and operation.endpoint.starts_export:
+            return ExportInProgressError
+        if self.spoilt == "users":
+            return self.calls if operation.endpoint.path == "/users/export/ids" else None
+        fine = {"records": (), "object": ("content",), "anything": ("content", "text")}
+        return None if self.spoilt in fine[operation.reads] else self.calls
+
+    def is_tried_again(self, operation: Operation) -> bool:
+        """Say whether the same may work another time."""
+        kind = self.raises(operation)
+        if kind is None or self.long or self.spoilt == "users":
+            return False
+        if operation.reads == "look":
+            return issubclass(kind, TransportError | ServerError | ExportNotReadyError)
+        if operation.endpoint.starts_export:
+            return kind is RateLimitError or not self.sent
+        return issubclass(kind, TransportError | ServerError | RateLimitError | DecodeError)
+
+    def tries(self, operation: Operation) -> int:
+        """Return how often one request is tried, at most, where it never works."""
+        if not self.is_tried_again(operation):
+            return 1
+        return LOOKS if operation.reads == "look" else TRIES
+
+
+def _all(kind: type[BrazeError], fault: Fault | None = None, **more: Any) -> Trouble:
+    """Return what is the same everywhere."""
+    everywhere: Any = {name: kind for name in ("calls", "look", "read", "save")}
+    return Trouble(fault, **(everywhere | more))
+
+
+def _lost(**fault: Any) -> Trouble:
+    return _all(ConnectionLostError, Fault(**fault))
+
+
+def _late(**fault: Any) -> Trouble:
+    return _all(RequestTimeoutError, Fault(**fault))
+
+
+def _place(place: Place, kind: type[BrazeError] = ConnectError, *, sent: bool = False) -> Trouble:
+    return _all(kind, place=place, sent=sent)
+
+
+def _body(body: Any, spoilt: Spoilt = "text", **fault: Any) -> Trouble:
+    """Return an answer of status 200 that is not what it should be."""
+    whole = Fault(status=200, body=body, **fault)
+    return Trouble(whole, calls=DecodeError, read=ArchiveError, spoilt=spoilt)
+
+
+def _unharmed(**fault: Any) -> Trouble:
+    return Trouble(Fault(**fault))
+
+
+def _limited(headers: dict[str, str | None], **more: Any) -> Trouble:
+    fault = Fault(status=429, headers=headers)
+    busy: Any = {"look": ServerError, "read": ServerError, "save": ServerError}
+    return Trouble(fault, calls=RateLimitError, status=429, **(busy | more))
+
+
+# --- no connection, or none of the right kind
+
+PLACES = {
+    "unknown name": _place(places.unknown),
+    "refused": _place(places.refused),
+    "untrusted certificate": _place(places.served(certificate="of_a_stranger")),
+    "certificate of another host": _place(places.served(certificate="of_another")),
+    "expired certificate": _place(places.served(certificate="expired")),
+    "https where http is spoken": _place(places.served(says=b"HTTP/1.1 400 Bad Request\r\n\r\n")),
+    "silence where https is spoken": _place(places.served(), RequestTimeoutError),
+    "http where https is spoken": _place(
+        places.served("http", certificate="good"), ConnectionLostError, sent=True
+    ),
+    "no http at all": _place(
+        places.served("http", says=b"220 ready for mail\r\n"), ConnectionLostError, sent=True
+    ),
+}
+
+# --- the connection breaks, or is slow
+
+_BREAKS_OFF = b'400\r\n{"message":"success","users":['
+
+CONNECTIONS = {
+    "closed before": _lost(drop="before"),
+    "closed in the headers": _lost(drop="headers"),
+    "closed after the headers": _lost(cut=0),
+    "closed in the body": _lost(drop="body"),
+    "closed after": _unharmed(drop="after"),
+    "reset before": _lost(drop="before", reset=True),
+    "reset in the headers": _lost(drop="headers", reset=True),
+    "reset after the headers": _lost(cut=0, reset=True),
+    "reset in the body": _lost(drop="body", reset=True),
+    "silence": _late(delay=1000.0),
+    # What is read from a link takes the time that it takes, as long as something comes.
+    "a byte a second": evolve(_late(slow=1.0), read=None, save=None),
+}
+
+# --- the body is not what it should be
+
+_TRUNCATED = Trouble(Fault(truncate=17), calls=DecodeError, read=ArchiveError, spoilt="text")
+_LATIN = '{"message":"success","users":[{"external_id":"u1","first_name":"Renée"}]}'
+_SUCCESS: dict[str, Any] = {
+    "message": "success", "users": [], "segments": [], "data": [], "url": "http://127.0.0.1:1/x",
+}  # fmt: skip
+_NO_GZIP: Any = {"content_encoding": "gzip"}
+_CHUNKED: Any = {"headers": {"content-length": None, "transfer-encoding": "chunked"}}
+
+BODIES = {
+    "truncated": _TRUNCATED,
+    "garbage": Trouble(
+        Fault(garbage=True), calls=DecodeError, read=ArchiveError, spoilt="text"
+    ),
+    "empty": _body(b""),
+    "html": _body(b"<html><body>Sign in to the network</body></html>"),
+    "no object": _body([1, 2]),
+    "null": _body(b"null"),
+    "fatal though it is a success": _body(
+        {"message": "Invalid Request", "errors": ["odd"]}, "content"
+    ),
+    "fatal in objects": _body(
+        {"message": "Invalid Request", "errors": [{"id": "x", "message": "odd"}]}, "content"
+    ),
+    "not fatal": _body(_SUCCESS | {"errors": ["odd", {"message": "odder"}]}, "no"),
+    "latin-1": _body(_LATIN.encode("latin-1")),
+    "utf-16": _body(json.dumps(_SUCCESS).encode("utf-16")),
+    "utf-8 with a mark": _body(b"\xef\xbb\xbf" + json.dumps(_SUCCESS).encode(), "no"),
+    "length too large": _lost(headers={"content-length": "99999"}, cut=10**9),
+    "length too small": Trouble(
+        Fault(headers={"content-length": "9"}), calls=DecodeError, read=ArchiveError, spoilt="text"
+    ),
+    "length that is none": _lost(headers={"content-length": "many"}),
+    "gzip that is none": evolve(_lost(**_NO_GZIP), look=None, read=None, save=None),
+    "gzip that breaks off": evolve(
+        _lost(status=200, body=gzip.compress(json.dumps(_SUCCESS).encode())[:40], **_NO_GZIP),
+        look=None, read=ArchiveError, save=None,
+    ),
+    "br that is none": evolve(
+        _lost(content_encoding="br"), look=None, read=None, save=None
+    ),
+    "chunks that break off": _lost(status=200, body=_BREAKS_OFF, **_CHUNKED),
+    "chunks that are none": _lost(status=200, body=b"{}{}\r\n", **_CHUNKED),
+    "no length": _unharmed(headers={"content-length": None}),
+    "continue": _unharmed(informational=(100,)),
+    "early hints": _unharmed(informational=(103, 103, 100)),
+}  # fmt: skip
+
+# --- statuses
+
+_KINDS: dict[int, type[APIError]] = {
+    301: APIError,
+    307: APIError,
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    405: APIError,
+    413: PayloadTooLargeError,
+    415: UnsupportedMediaTypeError,
+    429: RateLimitError,
+    500: ServerError,
+    502: ServerError,
+    503: ServerError,
+    504: ServerError,
+    599: ServerError,
+}
+_OBJECTS = [{"id": "x", "message": "odd", "parameters": []}, "odder"]
+_SAYS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
+    "json": ({"message": f"Refused, {KEY}"}, "Refused, ***", ()),
+    "error": ({"error": "Error while parsing"}, "Error while parsing", ()),
+    "objects": ({"message": "Invalid Request", "errors": _OBJECTS}, "Invalid Request",
+                ("odd", "odder")),
+    "empty": (b"", "(no readable message)", ()),
+    "binary": (b"\x00\xff\xfe\x80PK", "(no readable message)", ()),
+}  # fmt: skip
+
+
+def _of_links(status: int) -> tuple[Raised, Raised]:
+    """Return what a status raises where a link is looked at, and where it is read."""
+    if status in {403, 404}:
+        return ExportNotReadyError, ExportExpiredError
+    kind = ServerError if status == 429 or status >= 500 else APIError
+    return kind, kind
+
+
+def _statuses() -> Iterator[tuple[str, Trouble]]:
+    for status, kind in _KINDS.items():
+        look, read = _of_links(status)
+        for name, (body, message, errors) in _SAYS.items():
+            yield f"{status} {name}", Trouble(
+                Fault(status=status, body=body), calls=kind, look=look, read=read, save=read,
+                status=status, message=message, errors=errors,
+            )  # fmt: skip
+    yield "204", Trouble(
+        Fault(status=204), calls=DecodeError, look=APIError, read=APIError, save=APIError,
+        spoilt="text",
+    )  # fmt: skip
+
+
+# --- refused by the limit
+
+_SILENT: Final[dict[str, str | None]] = {
+    f"x-ratelimit-{name}": None for name in ("limit", "remaining", "reset")
+}
+_DATE: Final = "Fri, 15 Jan 2027 08:01:00 GMT"  # a minute after the epoch of the tests
+_FAR: Final = str(int(EPOCH) + 10**8)  # three years
+
+LIMITED = {
+    "429 without headers": _limited(_SILENT, in_progress=True),
+    "429 though some are left": _limited({"x-ratelimit-remaining": "7"}, in_progress=True),
+    "429, reset in the past": _limited({"x-ratelimit-reset": str(int(EPOCH) - 900)}),
+    "429, reset far away": _limited({"x-ratelimit-reset": _FAR}, long=True),
+    "429, reset in milliseconds": _limited({"x-ratelimit-reset": str(int(EPOCH + 60) * 1000)}),
+    "429, reset as a date": _limited({"x-ratelimit-reset": _DATE}),
+    "429, reset from now on": _limited({"x-ratelimit-reset": "30"}),
+    "429, reset is nonsense": _limited({"x-ratelimit-reset": "soon"}),
+    "429, come again in a while": _limited({"retry-after": "3"}),
+    "429, come again at a date": _limited({"retry-after": _DATE}),
+    "429, come again sometime": _limited({"retry-after": "sometime"}),
+    "429, come again next year": _limited({"retry-after": "31536000"}, long=True),
+}
+
+# --- clocks
+
+CLOCKS = {
+    "a server days behind": _unharmed(clock_skew=-5 * 86_400.0),
+    "a server days ahead": _unharmed(clock_skew=5 * 86_400.0),
+    "no date": _unharmed(headers={"date": None}),
+    "a date that is none": _unharmed(headers={"date": "today"}),
+    "no rate": _unharmed(headers=_SILENT),
+    "a rate that is none": _unharmed(headers=dict.fromkeys(_SILENT, "many")),
+}
+
+TROUBLES: dict[str, Trouble] = {
+    **PLACES, **CONNECTIONS, **BODIES, **dict(_statuses()), **LIMITED, **CLOCKS,
+}  # fmt: skip
