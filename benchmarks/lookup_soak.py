@@ -12,17 +12,21 @@ import random
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from benchmarks.coalescing import backend
+from benchmarks.course import Sample, draw
 from benchmarks.server import running
 from benchmarks.table import Row, show
 from braze_export.sandbox import Fault, Sandbox
 from braze_export.sandbox.windows import Window
 
+CHART = Path(__file__).with_suffix(".svg")
 _CALLERS = 60
+_WARM = 120.0  # seconds
 _FAULTS = (
     Fault(status=500),
     Fault(status=503, headers={"retry-after": "1"}),
@@ -54,24 +58,35 @@ def measure(seconds: float = 600) -> list[Row]:
 
 async def _soak(url: str, seconds: float) -> list[Row]:
     said: Counter[str] = Counter()
+    samples: list[Sample] = []
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await _load(session, url, min(30.0, seconds / 4), said)  # everything is imported and grown
+        await _load(session, url, min(_WARM, seconds / 4), said)  # all is imported, and grown
         before = await _at_rest(session, url)
-        watch = asyncio.create_task(_watch(session, url, seconds / 10))
+        watch = asyncio.create_task(_watch(session, url, seconds / 60, samples))
         await _load(session, url, seconds, said)
         watch.cancel()
         after = await _at_rest(session, url)
+    title = f"A FastAPI backend under mixed load with faults, {sum(said.values()):,} calls"
+    draw(title, samples, CHART)
     print("  before:", before)
     print("  after: ", after)
     print("  calls: ", dict(sorted(said.items())))
     strange = sum(n for what, n in said.items() if what.startswith("strange"))
+    early, late = (
+        _mean(half) for half in (samples[: len(samples) // 2], samples[len(samples) // 2 :])
+    )
     return [
         Row("calls that ended neither with an answer nor with our errors", strange, 0, ""),
         Row("tasks left behind", after["tasks"] - before["tasks"], 0, ""),
         Row("descriptors left behind", after["descriptors"] - before["descriptors"], 0, ""),
         Row("memory left behind", after["memory_mb"] - before["memory_mb"], 10, "MB"),
+        Row("memory in the second half against the first", late - early, 5, "MB"),
         Row("objects left behind", after["objects"] - before["objects"], 2_000, ""),
     ]
+
+
+def _mean(samples: list[Sample]) -> float:
+    return sum(s.memory_mb for s in samples) / len(samples)
 
 
 async def _load(
@@ -113,14 +128,18 @@ async def _call(session: aiohttp.ClientSession, url: str, rng: random.Random) ->
         return _UNSURE if streamed else f"strange: {path.split('/')[1]} {type(error).__name__}"
 
 
-async def _watch(session: aiohttp.ClientSession, url: str, every: float) -> None:
-    """Print the memory under load, now and then."""
+async def _watch(
+    session: aiohttp.ClientSession, url: str, every: float, samples: list[Sample]
+) -> None:
+    """Note what the backend holds under load, now and then."""
     began = time.monotonic()
     while True:
         await asyncio.sleep(every)
         async with session.get(f"{url}/health") as answer:
-            memory = (await answer.json())["memory_mb"]
-        print(f"  after {time.monotonic() - began:,.0f} s: {memory:.0f} MB", flush=True)
+            held = await answer.json()
+        seconds = time.monotonic() - began
+        samples.append(Sample(seconds, held["memory_mb"], held["descriptors"], held["tasks"]))
+        print(f"  {seconds:,.0f} s: {held['memory_mb']:.0f} MB", flush=True)
 
 
 async def _at_rest(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
