@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -25,21 +26,28 @@ class Made:
 
 def varied_lines(size: int) -> Iterator[bytes]:
     """Yield profiles of 2 and of 20 KB in turn, up to so many bytes."""
-    people = People(_USERS, _SEED)
-    shapes = [Profiles(people, shape, _SEED) for shape in ("typical", "full")]
-    n = 0
-    while size > 0:
-        n += 1
-        line = b"".join(shapes[n % 2].users([n], None))[1:-1] + b"\n"
-        size -= len(line)
+    for line in shaped_lines("typical", "full"):
         yield line
+        size -= len(line)
+        if size <= 0:
+            return
 
 
-def make_zip(path: Path, size: int, members: int = 20) -> Made:
-    """Write a ZIP archive that unpacks to so many bytes."""
+def shaped_lines(*names: str) -> Iterator[bytes]:
+    """Yield profiles of these shapes in turn, without end."""
+    people = People(_USERS, _SEED)
+    shapes = [Profiles(people, name, _SEED) for name in names]
+    for n in count(1):
+        yield b"".join(shapes[n % len(shapes)].users([n], None))[1:-1] + b"\n"
+
+
+def make_zip(
+    path: Path, size: int, members: int = 20, lines: Iterator[bytes] | None = None
+) -> Made:
+    """Write a ZIP archive that unpacks to so many bytes, of varied profiles or of these lines."""
     users = unpacked = 0
     with ZipFile(path, "w", ZIP_DEFLATED) as archive:
-        lines = varied_lines(size)
+        lines = lines or varied_lines(size)
         for member in range(members):
             with archive.open(f"{member}.txt", "w", force_zip64=True) as file:
                 for line in lines:
