@@ -132,6 +132,13 @@ def peers(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.peers", str(Path(session.create_tmp()) / "peers"))
 
 
+@nox.session(python=PYTHONS[0])
+def soak(session: nox.Session) -> None:
+    """See in runs of an hour and a half whether anything grows with time."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "benchmarks.soak", *session.posargs)
+
+
 _USE = """
 import asyncio
 from braze_export import BrazeClient

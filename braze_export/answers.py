@@ -264,6 +264,7 @@ def decode_error(
     message: str, *, endpoint: Endpoint, raw: bytes = b"", status: int = 200
 ) -> DecodeError:
     """Make the error of a body that cannot be read, with the bytes kept out of its text."""
-    error = DecodeError(message, status=status, endpoint=endpoint.label)
+    hint = f"See {endpoint.docs}"
+    error = DecodeError(message, status=status, endpoint=endpoint.label, hint=hint)
     error.raw = raw
     return error

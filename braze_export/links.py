@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from braze_export.answers import read_retry_after
 from braze_export.archive import harmless
@@ -29,6 +29,7 @@ from braze_export.instances import is_loopback
 from braze_export.wire import BROKEN, Download, Streamed, Timeouts, Transport
 
 _MOST_REDIRECTS: Final = 5
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _ERROR_PAGE: Final = 8_192  # bytes of one that are read
 _CODE: Final = re.compile(rb"<Code>\s*(\w{1,60})\s*</Code>")
 _MESSAGE: Final = re.compile(rb"<Message>([^<]{1,300})")
@@ -135,21 +136,20 @@ class Link:
 
     @asynccontextmanager
     async def _ask(self, headers: Mapping[str, str]) -> AsyncIterator[Streamed]:
-        url = self.url
+        # No local holds the link itself: a log with locals would show it.
+        download = Download(
+            url=self.url,
+            # Identity, for a length and ranges that mean the object as it is.
+            headers={"User-Agent": self.user_agent, "Accept-Encoding": "identity", **headers},
+            timeouts=self.timeouts,
+            label=EXPORT_LINK.label,
+        )
         for _ in range(_MOST_REDIRECTS):
-            download = Download(
-                url=url,
-                # Identity, for a length and ranges that mean the object as it is.
-                headers={"User-Agent": self.user_agent, "Accept-Encoding": "identity", **headers},
-                timeouts=self.timeouts,
-                label=EXPORT_LINK.label,
-            )
             async with self.transport.stream(download) as answer:
-                location = answer.headers.get("location")
-                if answer.status not in {301, 302, 303, 307, 308} or location is None:
+                if answer.status not in _REDIRECTS or "location" not in answer.headers:
                     yield answer
                     return
-            url = redirected(url, location)
+            download = evolve(download, url=redirected(download.url, answer.headers["location"]))
         raise _error(310, "the storage redirects for ever", "Start the export anew")
 
 
@@ -184,6 +184,16 @@ def redirected(url: str, location: str) -> str:
     Raises:
         APIError: from https to anything else, or to what is no place for profiles.
     """
+    target = _joined(url, location)
+    if target is not None:
+        return target
+    del url, location  # links, which a traceback with locals would show
+    raise _error(
+        302, "the storage redirects to where profiles must not be fetched from", "Use https://"
+    )
+
+
+def _joined(url: str, location: str) -> str | None:
     try:
         before, target = urlsplit(url), urljoin(url, location)
         after = urlsplit(target)
@@ -192,9 +202,7 @@ def redirected(url: str, location: str) -> str:
             return check_link(target, plain_http=True)
     except ValueError:  # InputError is one
         pass
-    raise _error(
-        302, "the storage redirects to where profiles must not be fetched from", "Use https://"
-    )
+    return None
 
 
 def _opened(answer: Streamed) -> Opened:

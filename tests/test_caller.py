@@ -101,6 +101,7 @@ def test_the_request_is_whole() -> None:
     assert request.headers == {
         "Authorization": f"Bearer {KEY}",
         "Accept": "application/json",
+        "Accept-Encoding": "gzip, deflate",
         "User-Agent": "tests",
     }
     script = Script([OK])

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, frozen
 
 from benchmarks.peers.cells import Outcome
 from benchmarks.peers.counts import Counts
@@ -54,14 +54,13 @@ class Figures:
     def load_from(cls, path: Path) -> Self:
         """Return what was saved."""
         told: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        outcomes = [Outcome(**outcome) for outcome in told.pop("outcomes")]
-        service = {int(number): seconds for number, seconds in told.pop("service").items()}
         return cls(
-            outcomes=[evolve(o, counts=Counts(**_mapping(o.counts))) for o in outcomes],
-            service=service,
-            **told,
+            outcomes=[
+                Outcome(**(outcome | {"counts": Counts(**outcome["counts"])}))
+                for outcome in told["outcomes"]
+            ],
+            service={int(number): seconds for number, seconds in told["service"].items()},
+            load=tuple(told["load"]),
+            minutes=told["minutes"],
+            when=told["when"],
         )
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return dict(value)

@@ -74,6 +74,8 @@ class _Scene:
 
     def fault(self, _number: int, _path: str) -> Fault:
         """Return what goes wrong with the next request; its headers show the time as it is."""
+        if not self.began:  # it is being warmed up
+            return Fault()
         self.number += 1
         if self.manner.trouble == "errors" and self.number % _ONE_IN == 0:
             return Fault(status=500, clock_skew=self.began)

@@ -6,11 +6,11 @@ Needs the extra ``httpx``: ``pip install "braze-export[httpx]"``.
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -141,6 +141,24 @@ class HttpxTransport:
         return client  # a closed one is refused where it is used
 
 
+class _Handshake:
+    """Closes a connection whose TLS handshake is broken off: httpcore leaves it open.
+
+    Told by httpcore of each step of one request (its extension ``trace``).
+    """
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+
+    async def __call__(self, step: str, info: Mapping[str, Any]) -> None:
+        if step == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif step == "connection.start_tls.complete":
+            self._stream = None
+        elif step == "connection.start_tls.failed" and self._stream is not None:
+            await self._stream.aclose()
+
+
 async def _answer(client: httpx.AsyncClient, request: Request) -> Response:
     answer = await client.send(
         client.build_request(
@@ -149,6 +167,7 @@ async def _answer(client: httpx.AsyncClient, request: Request) -> Response:
             content=request.body,
             headers=request.headers,
             timeout=_timeout(request.timeouts),
+            extensions={"trace": _Handshake()},
         ),
         stream=True,
         follow_redirects=False,
@@ -174,10 +193,17 @@ async def _get(client: httpx.AsyncClient, download: Download) -> httpx.Response:
     outer = sys.exception()
     hiding = _hidden.set(_LINKS)
     try:
-        request = client.build_request(
-            "GET", download.url, headers=download.headers, timeout=_timeout(download.timeouts)
+        return await client.send(
+            client.build_request(  # in no local: its repr shows the link
+                "GET",
+                download.url,
+                headers=download.headers,
+                timeout=_timeout(download.timeouts),
+                extensions={"trace": _Handshake()},
+            ),
+            stream=True,
+            follow_redirects=False,
         )
-        return await client.send(request, stream=True, follow_redirects=False)
     except _FAILURES as error:
         failure = translate(error, download.label)
     except asyncio.CancelledError as error:

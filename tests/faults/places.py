@@ -58,6 +58,11 @@ def _trusting() -> ssl.SSLContext:
     return context
 
 
+def make_certificates() -> None:
+    """Make all certificates: to be called outside of the event loop, for it writes files."""
+    _trusting()
+
+
 @asynccontextmanager
 async def trusting(name: str) -> AsyncIterator[Transport]:
     """Give a transport that trusts our authority."""

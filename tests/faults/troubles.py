@@ -6,7 +6,7 @@ looked at, when its archive is read, and when it is saved as it is.
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from attrs import evolve, frozen
@@ -32,6 +32,7 @@ from braze_export import (
     TransportError,
     UnsupportedMediaTypeError,
 )
+from braze_export.endpoints import EXPORT_IDS
 from braze_export.sandbox import Fault
 from tests.faults import places
 from tests.faults.clockwork import EPOCH
@@ -40,6 +41,8 @@ from tests.faults.places import Place
 from tests.faults.world import KEY, LOOKS, TRIES
 
 Raised: TypeAlias = type[BrazeError] | None
+#: By transport, where they differ.
+Raises: TypeAlias = Raised | Mapping[str, Raised]
 Spoilt: TypeAlias = Literal["no", "text", "content", "users"]
 
 
@@ -57,7 +60,10 @@ class Trouble:
         sent: whether the request may have arrived, where no answer comes.
         spoilt: what is wrong with the body: it is no JSON (``text``), it lacks what is needed
             (``content``), or its users cannot be read (``users``).
-        long: whether it asks to wait for longer than anybody does.
+        long: what asks to wait for longer than anybody does: the limit's reset, of which only
+            calls know, or ``Retry-After``.
+        calls_only: whether it is nothing for links.
+        poisons: whether something of it is left on the connection for the next request.
         in_progress: what starts an export takes it for one that is running.
         status: the error's, and what it says, where that is known.
         message: what Braze says.
@@ -66,45 +72,70 @@ class Trouble:
 
     fault: Fault | None = None
     place: Place | None = None
-    calls: Raised = None
-    look: Raised = None
-    read: Raised = None
-    save: Raised = None
+    calls: Raises = None
+    look: Raises = None
+    read: Raises = None
+    save: Raises = None
     sent: bool = True
     spoilt: Spoilt = "no"
-    long: bool = False
+    long: Literal["no", "reset", "retry-after"] = "no"
+    calls_only: bool = False
+    poisons: bool = False
     in_progress: bool = False
     status: int | None = None
     message: str | None = None
     errors: tuple[str, ...] = ()
 
-    def raises(self, operation: Operation) -> Raised:
+    @property
+    def stands_in(self) -> bool:
+        """Whether other records come than there are."""
+        return self.fault is not None and self.fault.replaces
+
+    def raises(self, operation: Operation, transport: str) -> Raised:
         """Return what an operation raises."""
+        found = self._raises(operation)
+        kind = found.get(transport) if isinstance(found, Mapping) else found
+        return None if kind is DecodeError and self._is_fine(operation) else kind
+
+    def _raises(self, operation: Operation) -> Raises:
         if operation.of_links:
             return {"look": self.look, "archive": self.read}.get(operation.reads, self.save)
         if self.in_progress and operation.endpoint.starts_export:
             return ExportInProgressError
-        if self.spoilt == "users":
-            return self.calls if operation.endpoint.path == "/users/export/ids" else None
-        fine = {"records": (), "object": ("content",), "anything": ("content", "text")}
-        return None if self.spoilt in fine[operation.reads] else self.calls
+        return self.calls
 
-    def is_tried_again(self, operation: Operation) -> bool:
+    def _is_fine(self, operation: Operation) -> bool:
+        """Say whether an operation takes the body as it is."""
+        takes: dict[Spoilt, set[str]] = {
+            "content": {"object", "anything"},
+            "users": {"slices", "anything"},
+            "text": {"anything"},
+        }
+        return operation.reads in takes.get(self.spoilt, ())
+
+    def is_tried_again(self, operation: Operation, transport: str) -> bool:
         """Say whether the same may work another time."""
-        kind = self.raises(operation)
-        if kind is None or self.long or self.spoilt == "users":
+        kind = self.raises(operation, transport)
+        if kind is None:
             return False
         if operation.reads == "look":
             return issubclass(kind, TransportError | ServerError | ExportNotReadyError)
+        if self.long == "retry-after" or (self.long == "reset" and not operation.of_links):
+            return False
         if operation.endpoint.starts_export:
             return kind is RateLimitError or not self.sent
-        return issubclass(kind, TransportError | ServerError | RateLimitError | DecodeError)
+        if kind is DecodeError:
+            # A user that cannot be read is found when the request is long over.
+            users = self.spoilt == "users" and operation.endpoint is EXPORT_IDS
+            return not (users or operation.of_links)
+        return issubclass(kind, TransportError | ServerError | RateLimitError)
 
-    def tries(self, operation: Operation) -> int:
+    def tries(self, operation: Operation, transport: str) -> int:
         """Return how often one request is tried, at most, where it never works."""
-        if not self.is_tried_again(operation):
+        if not self.is_tried_again(operation, transport):
             return 1
-        return LOOKS if operation.reads == "look" else TRIES
+        looks = operation.reads == "look" or (self.place is not None and operation.of_links)
+        return LOOKS if looks else TRIES
 
 
 def _all(kind: type[BrazeError], fault: Fault | None = None, **more: Any) -> Trouble:
@@ -117,6 +148,11 @@ def _lost(**fault: Any) -> Trouble:
     return _all(ConnectionLostError, Fault(**fault))
 
 
+def _lost_in_the_body(**fault: Any) -> Trouble:
+    """Return what does not disturb who looks at a link: that takes no more than the headers."""
+    return evolve(_lost(**fault), look=None)
+
+
 def _late(**fault: Any) -> Trouble:
     return _all(RequestTimeoutError, Fault(**fault))
 
@@ -125,10 +161,15 @@ def _place(place: Place, kind: type[BrazeError] = ConnectError, *, sent: bool = 
     return _all(kind, place=place, sent=sent)
 
 
-def _body(body: Any, spoilt: Spoilt = "text", **fault: Any) -> Trouble:
-    """Return an answer of status 200 that is not what it should be."""
-    whole = Fault(status=200, body=body, **fault)
-    return Trouble(whole, calls=DecodeError, read=ArchiveError, spoilt=spoilt)
+def _body(
+    body: Any, spoilt: Spoilt = "text", read: Raised = ArchiveError, **fault: Any
+) -> Trouble:
+    """Return an answer of status 200 that is not what it should be.
+
+    At a link an object is a line of an archive that is not packed: of an odd profile.
+    """
+    calls = None if spoilt == "no" else DecodeError
+    return Trouble(Fault(status=200, body=body, **fault), calls=calls, read=read, spoilt=spoilt)
 
 
 def _unharmed(**fault: Any) -> Trouble:
@@ -166,16 +207,16 @@ _BREAKS_OFF = b'400\r\n{"message":"success","users":['
 CONNECTIONS = {
     "closed before": _lost(drop="before"),
     "closed in the headers": _lost(drop="headers"),
-    "closed after the headers": _lost(cut=0),
-    "closed in the body": _lost(drop="body"),
+    "closed after the headers": _lost_in_the_body(cut=0),
+    "closed in the body": _lost_in_the_body(drop="body"),
     "closed after": _unharmed(drop="after"),
     "reset before": _lost(drop="before", reset=True),
     "reset in the headers": _lost(drop="headers", reset=True),
-    "reset after the headers": _lost(cut=0, reset=True),
-    "reset in the body": _lost(drop="body", reset=True),
+    "reset after the headers": _lost_in_the_body(cut=0, reset=True),
+    "reset in the body": _lost_in_the_body(drop="body", reset=True),
     "silence": _late(delay=1000.0),
-    # What is read from a link takes the time that it takes, as long as something comes.
-    "a byte a second": evolve(_late(slow=1.0), read=None, save=None),
+    # What comes from a link takes the time that it takes, as long as something comes.
+    "a byte a second": evolve(_late(slow=1.0), calls_only=True),
 }
 
 # --- the body is not what it should be
@@ -193,35 +234,41 @@ BODIES = {
     "garbage": Trouble(
         Fault(garbage=True), calls=DecodeError, read=ArchiveError, spoilt="text"
     ),
-    "empty": _body(b""),
+    "empty": _body(b"", read=None),  # an export of nobody
     "html": _body(b"<html><body>Sign in to the network</body></html>"),
-    "no object": _body([1, 2]),
+    "no object": _body([1, 2], read=DecodeError),
     "null": _body(b"null"),
     "fatal though it is a success": _body(
-        {"message": "Invalid Request", "errors": ["odd"]}, "content"
+        {"message": "Invalid Request", "errors": ["odd"]}, "content", read=None
     ),
     "fatal in objects": _body(
-        {"message": "Invalid Request", "errors": [{"id": "x", "message": "odd"}]}, "content"
+        {"message": "Invalid Request", "errors": [{"id": "x", "message": "odd"}]}, "content",
+        read=None,
     ),
-    "not fatal": _body(_SUCCESS | {"errors": ["odd", {"message": "odder"}]}, "no"),
-    "latin-1": _body(_LATIN.encode("latin-1")),
+    "not fatal": _body(_SUCCESS | {"errors": ["odd", {"message": "odder"}]}, "no", read=None),
+    "latin-1": _body(_LATIN.encode("latin-1"), "users", read=DecodeError),
     "utf-16": _body(json.dumps(_SUCCESS).encode("utf-16")),
-    "utf-8 with a mark": _body(b"\xef\xbb\xbf" + json.dumps(_SUCCESS).encode(), "no"),
-    "length too large": _lost(headers={"content-length": "99999"}, cut=10**9),
+    "utf-8 with a mark": _body(b"\xef\xbb\xbf" + json.dumps(_SUCCESS).encode(), "no", read=None),
+    "length too large": evolve(
+        _lost(headers={"content-length": "99999"}, cut=10**9), calls_only=True
+    ),
     "length too small": Trouble(
-        Fault(headers={"content-length": "9"}), calls=DecodeError, read=ArchiveError, spoilt="text"
+        Fault(headers={"content-length": "9"}),
+        calls={"aiohttp": ConnectionLostError, "httpx": DecodeError},
+        read=ArchiveError, spoilt="text", poisons=True,
     ),
     "length that is none": _lost(headers={"content-length": "many"}),
     "gzip that is none": evolve(_lost(**_NO_GZIP), look=None, read=None, save=None),
-    "gzip that breaks off": evolve(
-        _lost(status=200, body=gzip.compress(json.dumps(_SUCCESS).encode())[:40], **_NO_GZIP),
-        look=None, read=ArchiveError, save=None,
-    ),
+    "gzip that breaks off": _body(gzip.compress(json.dumps(_SUCCESS).encode())[:40], **_NO_GZIP),
     "br that is none": evolve(
         _lost(content_encoding="br"), look=None, read=None, save=None
     ),
-    "chunks that break off": _lost(status=200, body=_BREAKS_OFF, **_CHUNKED),
-    "chunks that are none": _lost(status=200, body=b"{}{}\r\n", **_CHUNKED),
+    "chunks that break off": evolve(
+        _lost(status=200, body=_BREAKS_OFF, **_CHUNKED), calls_only=True
+    ),
+    "chunks that are none": evolve(
+        _lost(status=200, body=b"{}{}\r\n", **_CHUNKED), calls_only=True
+    ),
     "no length": _unharmed(headers={"content-length": None}),
     "continue": _unharmed(informational=(100,)),
     "early hints": _unharmed(informational=(103, 103, 100)),
@@ -291,7 +338,7 @@ LIMITED = {
     "429 without headers": _limited(_SILENT, in_progress=True),
     "429 though some are left": _limited({"x-ratelimit-remaining": "7"}, in_progress=True),
     "429, reset in the past": _limited({"x-ratelimit-reset": str(int(EPOCH) - 900)}),
-    "429, reset far away": _limited({"x-ratelimit-reset": _FAR}, long=True),
+    "429, reset far away": _limited({"x-ratelimit-reset": _FAR}, long="reset"),
     "429, reset in milliseconds": _limited({"x-ratelimit-reset": str(int(EPOCH + 60) * 1000)}),
     "429, reset as a date": _limited({"x-ratelimit-reset": _DATE}),
     "429, reset from now on": _limited({"x-ratelimit-reset": "30"}),
@@ -299,7 +346,7 @@ LIMITED = {
     "429, come again in a while": _limited({"retry-after": "3"}),
     "429, come again at a date": _limited({"retry-after": _DATE}),
     "429, come again sometime": _limited({"retry-after": "sometime"}),
-    "429, come again next year": _limited({"retry-after": "31536000"}, long=True),
+    "429, come again next year": _limited({"retry-after": "31536000"}, long="retry-after"),
 }
 
 # --- clocks
