@@ -17,6 +17,7 @@ from braze_export.endpoints import Endpoint, Pool
 from braze_export.errors import (
     APIError,
     BrazeError,
+    DeadlineExceededError,
     ExportInProgressError,
     RateLimitError,
     TransportError,
@@ -128,9 +129,15 @@ class Caller:
         return 0.0 if known is None else known.closed_for
 
     async def _in_time(self, call: "_Call[R]") -> R:
-        async with deadlines.kept():
-            permit = await self.granted(call.pool, call.lane)
-            return await self._until_answered(call, permit)
+        permit: Permit | None = None
+        try:
+            async with deadlines.kept():
+                permit = await self.granted(call.pool, call.lane)
+                return await self._until_answered(call, permit)
+        except DeadlineExceededError as error:
+            if permit is None:
+                error.retry_after = error.retry_after or self.closed_for(call.pool) or None
+            raise
 
     async def _until_answered(self, call: "_Call[R]", permit: Permit) -> R:
         loop = asyncio.get_running_loop()

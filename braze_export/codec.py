@@ -112,16 +112,35 @@ def decode_object(body: bytes, endpoint: Endpoint) -> dict[str, Any]:
     return value
 
 
+def object_listing(key: str) -> Callable[[bytes, Endpoint], dict[str, Any]]:
+    """Return the function that decodes the body of an answer that lists something.
+
+    The function raises ``DecodeError`` where there is no such list under ``key``.
+    """
+
+    def decode(body: bytes, endpoint: Endpoint) -> dict[str, Any]:
+        answer = decode_object(body, endpoint)
+        _listed(answer, key, endpoint)
+        return answer
+
+    return decode
+
+
 def records(answer: dict[str, Any], key: str, cls: type[T], endpoint: Endpoint) -> list[T]:
     """Return the objects that an answer lists under ``key``, as instances of a model.
 
     Raises:
         DecodeError: there is no such list.
     """
+    listed = _listed(answer, key, endpoint)
+    return [structure_leniently(cls, item)[0] for item in listed if isinstance(item, dict)]
+
+
+def _listed(answer: dict[str, Any], key: str, endpoint: Endpoint) -> list[Any]:
     listed = answer.get(key)
     if not isinstance(listed, list):
         raise decode_error(f"the answer has no list {key!r}", endpoint=endpoint)
-    return [structure_leniently(cls, item)[0] for item in listed if isinstance(item, dict)]
+    return listed
 
 
 def identity(raw: bytes | msgspec.Raw) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
     Raises:
         InputError: ``seconds`` is no number above zero.
+        RuntimeError: no event loop is running.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         raise InputError(f"a deadline must be a number of seconds above zero, not {seconds!r}")

@@ -180,6 +180,7 @@ class _Gate:
 
     async def _drop(self, bucket: AsyncLimiter) -> None:
         """Let one through as soon as there is a drop for it."""
+        await asyncio.sleep(0)  # an eager task would be done before it is known as the alarm
         await bucket.acquire()
         now = asyncio.get_running_loop().time()
         self._alarm = None

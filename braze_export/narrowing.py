@@ -82,39 +82,23 @@ class Outcome:
 
 
 @define
-class Trial:
-    """What is known of requests of one shape: whether Braze accepts any at all.
-
-    Attributes:
-        telling: identifiers that a batch must have to tell anything if all of them are refused.
-        accepted: whether a request was.
-        refused_wholly: batches, down to the last identifier.
-        turn: lets one batch be narrowed at a time.
-    """
-
-    telling: int = 1
-    accepted: bool = False
-    refused_wholly: int = 0
-    turn: asyncio.Lock = Factory(asyncio.Lock)
-
-
-@define
 class Narrower:
     """Asks for batches, and halves those that Braze refuses.
 
     A refusal may lie in the request's shape, a field name say, and then every part is refused
-    too. So until some request of this shape was accepted, one batch is narrowed at a time,
+    too. So until some request of this export was accepted, one batch is narrowed at a time,
     and if every part of two whole batches was refused, later ones are not narrowed.
 
     Attributes:
         ask: makes the request of a batch.
         keep_going: find every identifier at fault, not only the first.
-        trial: is shared by those that ask for batches of one shape.
     """
 
     ask: Callable[[Batch], Awaitable[IdsAnswer]]
     keep_going: bool
-    trial: Trial = field(factory=Trial, kw_only=True)
+    _accepted: bool = field(default=False, init=False)
+    _refused_wholly: int = field(default=0, init=False)  # batches, down to the last identifier
+    _trial: asyncio.Lock = field(factory=asyncio.Lock, init=False)
 
     async def outcome(self, unit: Batch | FailedBatch) -> Outcome:
         """Return what becomes of a batch. Errors of Braze's are part of it, not raised."""
@@ -131,20 +115,17 @@ class Narrower:
 
     async def _whole(self, batch: Batch) -> Outcome:
         answer = await self.ask(batch)
-        self.trial.accepted = True
-        return _read(batch, answer)
+        self._accepted = True
+        return read(batch, answer)
 
     async def _narrow_in_turn(self, batch: Batch, error: BrazeError) -> Outcome:
-        trial = self.trial
-        if not trial.accepted:
-            async with trial.turn:
-                telling = len(batch.identifiers) >= trial.telling
-                if telling and trial.refused_wholly == _ENOUGH and not trial.accepted:
+        if not self._accepted:
+            async with self._trial:
+                if self._refused_wholly == _ENOUGH and not self._accepted:
                     return _failed(batch, error)
-                if not trial.accepted:
+                if not self._accepted:
                     outcome = await self._narrow(batch)
-                    wholly = telling and all(_is_refusal(f) for f in outcome.failed)
-                    trial.refused_wholly += wholly
+                    self._refused_wholly += all(_is_refusal(f) for f in outcome.failed)
                     return outcome
         return await self._narrow(batch)
 
@@ -177,7 +158,8 @@ def _failed(batch: Batch, error: BrazeError) -> Outcome:
     return Outcome(failed=[FailedBatch(batch.identifiers, error)])
 
 
-def _read(batch: Batch, answer: IdsAnswer) -> Outcome:
+def read(batch: Batch, answer: IdsAnswer) -> Outcome:
+    """Return what an answer says of a batch."""
     invalid = batch.invalid(answer.invalid_user_ids)
     asked = len(batch.identifiers)
     if asked == 1 and not answer.users and not invalid and not answer.errors:

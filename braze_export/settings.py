@@ -82,8 +82,12 @@ class LookupSettings:
     Attributes:
         linger: seconds that a look-up waits at most for others to join it, while other look-ups
             are under way; one on its own leaves at once.
+        pace: seconds between two requests at most, once half of a window is spent: so that what
+            is left lasts until the next one, they leave evenly, each with all look-ups that came.
+            A look-up on its own, or in a hurry by its ``deadline``, is not held up. 0 for never.
         cache: what is kept of the answers; ``None`` for nothing. Needs the extra ``cache``.
     """
 
     linger: float = field(default=0.002, validator=zero_or_more)
+    pace: float = field(default=0.25, validator=zero_or_more)
     cache: ProfileCache | None = None

@@ -7,6 +7,7 @@ import asyncio
 import copy
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context, copy_context
 from typing import Any, Final
 
 import msgspec
@@ -16,9 +17,7 @@ from braze_export.batching import BATCH_SIZE
 from braze_export.endpoints import Pool
 from braze_export.errors import BrazeError
 from braze_export.identifiers import Identifier
-from braze_export.narrowing import Trial
 
-_TELLING: Final = 8  # identifiers all refused that tell that the fields are at fault
 _GRACE: Final = 5.0  # seconds that an answer is waited for though nobody wants it any more
 
 
@@ -37,6 +36,7 @@ class Waiter:
     decode: Callable[[Any], Any]
     ends: float | None = None
     request: "SharedRequest | None" = None
+    _context: Context = field(init=False, factory=copy_context)  # what is decoded sees the caller's
     # Errors are values in it: one that nobody takes out any more must not be complained of.
     _answer: "asyncio.Future[tuple[Any, BaseException | None]]" = field(
         init=False, factory=lambda: asyncio.get_running_loop().create_future()
@@ -47,7 +47,7 @@ class Waiter:
         if self._answer.done():
             return
         try:
-            record = None if user is None else self.decode(user)
+            record = None if user is None else self._context.run(self.decode, user)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - a class of the caller's may raise anything
@@ -93,27 +93,19 @@ class Shape:
         pool: the limit that its requests count against.
         open: the request that fills just now.
         asked: the request that is to bring the answer for an identifier.
-        trial: whether Braze accepts these fields.
-        in_vain: times in a row that those passed over in silence were unknown.
+        in_vain: times in a row that aliases passed over in silence were unknown.
     """
 
     fields: tuple[str, ...] | None
     pool: Pool
     open: "SharedRequest | None" = None
     asked: "dict[Identifier, SharedRequest]" = Factory(dict)
-    trial: Trial = Factory(lambda: Trial(telling=_TELLING))
     in_vain: int = 0
 
     @property
     def key(self) -> frozenset[str] | None:
         """What shapes are told apart by: the fields in any order."""
         return None if self.fields is None else frozenset(self.fields)
-
-    def late(self, latest: float) -> "list[Waiter]":
-        """Return those who cannot wait so long for their request to leave."""
-        requests = {request for request in self.asked.values() if not request.under_way}
-        waiters = (w for r in requests for waiting in r.waiting.values() for w in waiting)
-        return [waiter for waiter in waiters if waiter.ends is not None and waiter.ends < latest]
 
 
 @define(eq=False)
@@ -123,7 +115,8 @@ class SharedRequest:
     Attributes:
         shape: what it asks for.
         told: is told when one of its requests has ended, with the try's number and the status.
-        size: identifiers that it takes.
+        size: identifiers that it takes by being joined.
+        final: whether it asks once more for those of whom nothing came: then silence is an answer.
         waiting: by identifier; of one that nobody waits for any more, but that was asked for, none.
         sealed: whether it takes nobody in any more.
         on_wire: whether its first request is under way just now.
@@ -134,6 +127,7 @@ class SharedRequest:
     shape: Shape
     told: Callable[["SharedRequest", int, int | None], None]
     size: int = BATCH_SIZE
+    final: bool = False
     waiting: dict[Identifier, list[Waiter]] = Factory(dict)
     sealed: bool = False
     on_wire: bool = False
@@ -141,6 +135,8 @@ class SharedRequest:
     answered: bool = False
     task: asyncio.Task[None] | None = None
     _full: asyncio.Event = Factory(asyncio.Event)
+    _patience: asyncio.Timeout | None = None  # until when it fills
+    _grace: asyncio.TimerHandle | None = None
 
     @property
     def has_room(self) -> bool:
@@ -153,6 +149,11 @@ class SharedRequest:
         return self.on_wire or self.answered
 
     @property
+    def waiters(self) -> list[Waiter]:
+        """All who wait."""
+        return [waiter for waiting in self.waiting.values() for waiter in waiting]
+
+    @property
     def in_vain(self) -> bool:
         """Whether nobody waits for it any more."""
         return not any(self.waiting.values())
@@ -163,6 +164,7 @@ class SharedRequest:
         self.waiting.setdefault(waiter.identifier, []).append(waiter)
         if not self.has_room:
             self._full.set()
+        self._hurry(waiter)
 
     def remove(self, waiter: Waiter) -> None:
         """Let somebody go who gives up. An identifier that nobody wants is not asked for."""
@@ -172,11 +174,13 @@ class SharedRequest:
         if not (others or self.sealed):
             del self.waiting[waiter.identifier], self.shape.asked[waiter.identifier]
         if self.in_vain and self.on_wire:  # its answer tells how the limit stands
-            asyncio.get_running_loop().call_later(_GRACE, self._drop_unless_joined)
+            loop = asyncio.get_running_loop()
+            self._grace = self._grace or loop.call_later(_GRACE, self._drop_unless_joined)
         elif self.in_vain:
             self.drop()
 
     def _drop_unless_joined(self) -> None:
+        self._grace = None
         if self.in_vain and self.on_wire:
             self.drop()
 
@@ -200,22 +204,35 @@ class SharedRequest:
         return waiters
 
     async def fill(self, seconds: float) -> None:
-        """Give others the time to join, unless it is full."""
+        """Give others the time to join, unless it is full, or somebody is in a hurry."""
         if seconds > 0:
             with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(seconds) as self._patience:
+                    for waiter in self.waiters:
+                        self._hurry(waiter)
                     await self._full.wait()
+            self._patience = None
+
+    def _hurry(self, waiter: Waiter) -> None:
+        """Leave half of the time that somebody has to Braze's answer."""
+        until = None if self._patience is None else self._patience.when()
+        if waiter.ends is not None and until is not None:
+            half = (asyncio.get_running_loop().time() + waiter.ends) / 2
+            if half < until and self._patience is not None and not self._patience.expired():
+                self._patience.reschedule(half)
 
     def again(self, error: BrazeError, delay: float) -> None:
         """Give the error to those for whom another try, in so many seconds, is too late."""
         next_try = asyncio.get_running_loop().time() + delay
-        for waiter in (w for waiting in self.waiting.values() for w in waiting):
+        for waiter in self.waiters:
             if waiter.ends is not None and waiter.ends < next_try:
                 waiter.fail(error)
 
     def close(self) -> None:
         """Take nobody in any more."""
         self.sealed = True
+        if self._grace is not None:
+            self._grace.cancel()
         if self.shape.open is self:
             self.shape.open = None
 

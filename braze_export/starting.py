@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from attrs import Factory, define, frozen
 
+from braze_export import deadlines
 from braze_export.answers import decode_error
 from braze_export.codec import decode_object
 from braze_export.endpoints import Endpoint
@@ -144,7 +145,7 @@ async def start_when_free(
         except ExportInProgressError as error:
             error.attempts = attempt
             pause = max(polling.pause(attempt), error.retry_after or 0.0)
-            if if_running == "raise" or clock() + pause > end:
+            if if_running == "raise" or clock() + pause > end or deadlines.over_in(pause):
                 raise
             _log.info("start of an export: one is running, next try in %.1f s", pause)
         await asyncio.sleep(pause)

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 from attrs import evolve, frozen
 
+from braze_export.answers import decode_error
 from braze_export.batching import Batch
+from braze_export.endpoints import EXPORT_IDS
 from braze_export.errors import BrazeError, DecodeError
 from braze_export.identifiers import Identifier, UserAlias
 from braze_export.narrowing import Outcome
@@ -69,7 +71,7 @@ def telling_fields(batch: Batch, fields: tuple[str, ...] | None) -> tuple[str, .
 
 def no_profile(errors: list[str]) -> DecodeError:
     """Return the error of somebody of whom nothing has come but Braze's messages."""
-    return DecodeError(f"Braze sent no profile, but: {'; '.join(errors)}")
+    return decode_error(f"Braze sent no profile, but: {'; '.join(errors)}", endpoint=EXPORT_IDS)
 
 
 @frozen
@@ -92,11 +94,15 @@ class Sorted:
     strangers: int
     errors: list[str]
 
-    def given_up(self) -> "Sorted":
-        """Return the same with those of whom nothing has come as unknown, or as failed."""
+    def given_up(self, *, alone: bool) -> "Sorted":
+        """Return the same with those of whom nothing has come as unknown, or as failed.
+
+        Args:
+            alone: whether the batch had one identifier; else the messages may be about others.
+        """
         if not self.errors:
             return evolve(self, unknown=self.unknown.union(self.silent), silent=())
-        error = no_profile(self.errors)
+        error = no_profile(self.errors if alone else ["errors"])
         failed = {**self.failed, **dict.fromkeys(self.silent, error)}
         return evolve(self, failed=failed, silent=())
 

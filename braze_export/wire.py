@@ -197,6 +197,7 @@ def check_encoding(headers: Mapping[str, str], endpoint: Endpoint) -> None:
             f"the body is packed in a way that was not asked for: only {' and '.join(_ENCODINGS)} "
             "are taken",
             endpoint=endpoint.label,
+            hint="Something on the way changes what Braze answers",
         )
 
 

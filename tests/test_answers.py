@@ -433,7 +433,7 @@ def test_the_two_meanings_of_429(message: str, remaining: str | None, *, running
 
 def test_a_decode_error_keeps_the_bytes_out_of_its_text() -> None:
     error = decode_error("the body is no JSON", endpoint=EXPORT_IDS, raw=b"jane@example.com")
-    assert str(error) == "POST /users/export/ids: 200 the body is no JSON"
+    assert str(error) == f"POST /users/export/ids: 200 the body is no JSON. See {EXPORT_IDS.docs}"
     assert error.raw == b"jane@example.com"
     assert decode_error("x", endpoint=EXPORT_IDS, status=206).status == 206
 

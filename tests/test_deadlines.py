@@ -183,7 +183,7 @@ def test_look_ups_that_wait_already_fail_when_the_limit_closes_and_those_under_w
         await asyncio.sleep(LATENCY / 2)  # sent later, and answered after the limit has closed
         under_way = asyncio.create_task(within(5, stage.get("u1", fields=["first_name"])))
         await asyncio.sleep(LATENCY / 4)
-        stage.client.users._lookup.settings = LookupSettings(linger=LATENCY)
+        stage.client.users._lookup._sharing.settings = LookupSettings(linger=LATENCY)
         hasty, patient = (asyncio.create_task(within(s, stage.get("u2"))) for s in (5, 50))
         endless = stage.begin("u3")
         for call, kind in ((hasty, DeadlineExceededError), (refused[0], RateLimitError)):

@@ -12,6 +12,7 @@ from braze_export import (
     DeviceId,
     EmailAddress,
     InputError,
+    InvalidIdentifierError,
     InvalidUserId,
     PhoneNumber,
     UserAlias,
@@ -137,3 +138,11 @@ def test_identifiers_do_not_change() -> None:
 def test_every_kind_but_aliases_goes_alone() -> None:
     assert list(SINGLE_KINDS) == SINGLE
     assert list(SINGLE_KINDS.values()) == ["braze_id", "device_id", "email_address", "phone"]
+
+
+def test_a_subclass_of_a_kind_is_none_for_the_kind_decides_how_it_is_asked_for() -> None:
+    class WorkMail(EmailAddress):
+        """Somebody's own."""
+
+    with pytest.raises(InvalidIdentifierError, match="of type WorkMail"):
+        check_identifier(WorkMail("a@example.com"))

@@ -26,6 +26,7 @@ FLOORS: list[list[str]] = [
      "governor"],
     ["narrowing", "buckets", "starting", "unpacking", "waiting", "lookup_cache"],
     ["ids_export", "export_context", "reading", "shared_request", "whose"],
+    ["sharing"],
     ["lookup"],
     ["export_job", "storage"],
     ["exports"],

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from braze_export import BrazeId, DeviceId, EmailAddress, LookupSettings, PhoneNumber, UserAlias
+from braze_export import (
+    BrazeClient,
+    BrazeId,
+    DeviceId,
+    EmailAddress,
+    InputError,
+    LookupSettings,
+    PhoneNumber,
+    UserAlias,
+    deadline,
+)
 from tests.lookups import LATENCY, Braze, Gates, Stage, alias, known, run, turns
 
 # --- which leave together
@@ -215,15 +225,41 @@ def test_requests_leave_evenly_once_half_of_the_window_is_spent(
     gates = Gates(known=known(remaining=remaining, resets_in=resets_in))
 
     async def main(stage: Stage) -> None:
-        await stage.get("u1")  # the first on an idle client leaves at once
+        await stage.get_all("u1", "u11")  # the first on an idle client leave at once
         for n in range(2, 6):
-            await stage.get(f"u{n}")
+            await stage.get_all(f"u{n}", f"u1{n}")
         times = stage.braze.times
         gaps = [b - a for a, b in pairwise(times)]
         assert gaps == pytest.approx([max(gap, 0.001)] * 4, abs=1e-4)
 
     braze = Braze(latency=0.001)
     run(main, braze=braze, gates=gates, lookups=LookupSettings(linger=0.0))
+
+
+def test_a_look_up_on_its_own_is_not_held_up_however_little_is_left() -> None:
+    async def main(stage: Stage) -> None:
+        for n in range(5):
+            await stage.get(f"u{n}")
+        gaps = [b - a for a, b in pairwise(stage.braze.times)]
+        assert gaps == pytest.approx([LATENCY] * 4, abs=1e-4)
+
+    run(main, gates=Gates(known=known(remaining=2, resets_in=60.0)))
+
+
+def test_whoever_is_in_a_hurry_is_not_held_up_beyond_half_of_his_time() -> None:
+    async def main(stage: Stage) -> None:
+        await stage.get_all("u0", "u10")
+        began = asyncio.get_running_loop().time()
+        patient = stage.begin("u1")
+        await asyncio.sleep(0.01)
+        with deadline(0.25):
+            found = await stage.get("u2")
+        assert found.email == "u2@users.example"
+        assert stage.braze.times[-1] - began == pytest.approx(0.01 + 0.125, abs=0.01)
+        await patient
+
+    gates = Gates(known=known(remaining=2, resets_in=60.0))
+    run(main, gates=gates, lookups=LookupSettings(pace=10.0))
 
 
 def test_paced_requests_take_in_all_that_comes_meanwhile_and_leave_when_full() -> None:
@@ -267,3 +303,34 @@ def test_look_ups_share_requests_where_tasks_are_eager() -> None:
         assert stage.braze.asked == [["u1", "u2"], ["u3"]]
 
     run(main)
+
+
+# --- one event loop
+
+
+def test_another_event_loop_beside_is_told_so_and_one_after_it_begins_anew() -> None:
+    client = BrazeClient("very-secret-key", "https://rest.example", transport=Braze(latency=0.001))
+
+    async def look_up() -> Any:
+        return await client.users.get("u1", fields=["email"])
+
+    async def beside() -> None:
+        await look_up()
+        with pytest.raises(InputError, match="one event loop"):
+            await asyncio.to_thread(asyncio.run, look_up())
+
+    async def left_under_way() -> None:
+        call = asyncio.create_task(look_up())
+        await turns()
+        asyncio.get_running_loop().stop()
+        await call
+
+    asyncio.run(beside())
+    loop = asyncio.new_event_loop()
+    with pytest.raises(RuntimeError, match="stopped before"):
+        loop.run_until_complete(left_under_way())
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert asyncio.run(look_up()).email == "u1@users.example"

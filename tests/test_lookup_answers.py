@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import attrs
@@ -76,13 +77,23 @@ def test_a_few_refused_at_first_do_not_put_the_fields_under_suspicion() -> None:
     run(main)
 
 
-def test_fields_that_braze_refuses_do_not_cost_a_hundred_requests_each_time() -> None:
+def test_fields_that_braze_refuses_cost_two_requests_for_each_look_up_at_most() -> None:
     async def main(stage: Stage) -> None:
         stage.braze.reply = lambda _: Response(400, {}, b"{}")
-        for n in range(5):
-            refused = await stage.get_all(*(f"u{50 * n + i}" for i in range(50)))
-            assert all(isinstance(error, BadRequestError) for error in refused)
-        assert len(stage.braze.bodies) == 2 * 99 + 3
+        refused = await stage.get_all(*(f"u{n}" for n in range(50)))
+        assert all(isinstance(error, BadRequestError) for error in refused)
+        assert len(stage.braze.bodies) == 2 * 50 - 1
+
+    run(main)
+
+
+def test_halves_of_a_refused_request_are_asked_for_side_by_side() -> None:
+    async def main(stage: Stage) -> None:
+        with deadline(1.0):  # 50 identifiers are halved six times, 0.1 s each
+            found = await stage.get_all(*(f"u{n}" for n in range(49)), "bad")
+        refused = found.pop()
+        assert isinstance(refused, BadRequestError)
+        assert [u.email for u in found] == [f"u{n}@users.example" for n in range(49)]
 
     run(main)
 
@@ -145,6 +156,52 @@ def test_whoever_cannot_wait_for_another_try_has_the_error_that_was_met() -> Non
         assert told.value.identifiers == ("u2",)
         assert (await patient).email == "u1@users.example"
         assert len(stage.braze.bodies) == 2
+
+    run(main)
+
+
+def test_a_body_that_cannot_be_read_shows_nobody_the_profiles_of_others() -> None:
+    async def main(stage: Stage) -> None:
+        stage.braze.reply = lambda _: Response(200, {}, b'{"users":[{"email":"u1@users.example"}')
+        shared = await stage.get_all("u1", "u2")
+        assert [error.raw for error in shared] == [b"", b""]
+        (alone,) = await stage.get_all("u1")
+        assert b"u1@users.example" in alone.raw
+
+    run(main)
+
+
+def test_a_record_is_made_in_the_context_of_its_caller() -> None:
+    tenant: ContextVar[str] = ContextVar("tenant")
+
+    @attrs.frozen
+    class Mine:
+        email: str
+        of: str = attrs.field(init=False, factory=tenant.get)
+
+    async def main(stage: Stage) -> None:
+        async def look_up(n: int) -> Mine:
+            tenant.set(f"tenant {n}")
+            mine: Mine = await stage.get(f"u{n}", fields=["email"], into=Mine)
+            return mine
+
+        found = await asyncio.gather(*(look_up(n) for n in range(3)))
+        assert [one.of for one in found] == [f"tenant {n}" for n in range(3)]
+        assert len(stage.braze.bodies) == 1
+
+    run(main)
+
+
+def test_external_ids_passed_over_are_asked_for_again_whatever_aliases_have_taught() -> None:
+    async def main(stage: Stage) -> None:
+        for n in range(4):
+            stage.braze.reply = lambda _: ok([])
+            await stage.get_all(alias(2 * n), alias(2 * n + 1))
+        stage.braze.reply = first(ok([profile(1) | {}]), ok([profile(2)]))
+        before = len(stage.braze.bodies)
+        found = await stage.get_all("u1", "u2", fields=["email", "external_id"])
+        assert [user.external_id for user in found] == ["u1", "u2"]
+        assert len(stage.braze.bodies) == before + 2
 
     run(main)
 
@@ -481,7 +538,9 @@ def test_answers_are_handed_out_a_few_in_a_turn_of_the_loop() -> None:
 
 def test_a_lone_surrogate_in_one_profile_costs_nobody_his_answer() -> None:
     def reply(body: Mapping[str, Any]) -> Response:
-        users = [profile(name[1:]) | {"first_name": "\ud83d"} for name in names_in(body)]
+        whole = [profile(name[1:]) | {"first_name": "\ud83d"} for name in names_in(body)]
+        wanted = body["fields_to_export"]
+        users = [{key: user[key] for key in wanted} for user in whole]
         return Response(200, {}, json.dumps({"message": "success", "users": users}).encode())
 
     async def main(stage: Stage) -> None:

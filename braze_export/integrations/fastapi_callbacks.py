@@ -52,6 +52,7 @@ except ImportError as missing:
     ) from missing
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # 256 bits
+_METHODS: Final = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
 _AGAIN: Final = {"Retry-After": "5"}  # seconds
 
 
@@ -135,10 +136,12 @@ class ExportCallbacks:
         if isinstance(self.through, type) or not isinstance(self.through, Between | None):
             raise InputError(f"through must be RedisCallbacks(...), not {type(self.through)}")
         self._expected = Expected(self.lifetime)
+        # Of every method, and with slashes: what the framework itself refuses, or leads elsewhere,
+        # shows its path in the server's log.
         self.router.add_api_route(
-            "/{token}",
+            "/{token:path}",
             self._receive,
-            methods=["POST"],
+            methods=_METHODS,
             response_model=None,
             include_in_schema=False,
         )
@@ -197,6 +200,8 @@ class ExportCallbacks:
     async def _receive(self, request: Request, token: str) -> JSONResponse:
         # Servers write their access log from this when the answer begins.
         request.scope["path"] = request.scope["path"].removesuffix(token) + "..."
+        if request.method != "POST":
+            return JSONResponse({"message": "only POST"}, 405, {"Allow": "POST"})
         try:
             await self._take(name_of(token), request)
         except DecodeError as error:

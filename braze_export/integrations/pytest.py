@@ -1,7 +1,8 @@
 """The pytest plugin: a local Braze, and a client of it, for the tests of those who use this.
 
-It is there wherever the package is installed; ``pytest --fixtures`` shows the fixtures. So that
-it costs little where no test wants them, what they need is imported when the first one does.
+It is there wherever the package is installed; ``pytest --fixtures`` shows the fixtures. Loading it
+loads the package itself, some 0.3 s, and nothing more until a test wants one of them; where none
+does, ``-p no:braze_export`` leaves it out.
 """
 
 from collections.abc import AsyncIterator, Iterator

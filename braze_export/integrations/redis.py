@@ -27,7 +27,6 @@ WhenGone = Literal["share", "wait"]
 """What happens while Redis is gone."""
 
 
-
 class RedisLimits:
     """Grants the requests of all processes that name the same workspace, on one event loop each.
 

@@ -34,6 +34,7 @@ end
 return held
 """
 _MEANING: Final = {b"1": True, "1": True, b"0": False, "0": False}  # a client may decode, or not
+_AT_ONCE: Final = 20  # commands: a client has only so many connections
 _LONGEST_LIFE: Final = 2**53  # milliseconds; beyond its 64 bits Redis refuses
 
 
@@ -182,6 +183,10 @@ class _Redis(Link):
 
     _failed = ""  # the command that failed last
 
+    def __init__(self, redis: str | Client) -> None:
+        super().__init__(redis)
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+
     async def do(self, *words: str | int) -> Any:
         """Run a command and return what it returns.
 
@@ -190,7 +195,7 @@ class _Redis(Link):
         """
         execute: Callable[..., Any] = self._client.execute_command
         try:
-            async with asyncio.timeout(TOO_LONG):
+            async with self._at_once, asyncio.timeout(TOO_LONG):
                 reply = await execute(*words)
         except FAILURES as error:
             self._failed = str(words[0])

@@ -15,6 +15,7 @@ from braze_export.errors import (
     BadRequestError,
     BrazeError,
     ClientClosedError,
+    DeadlineExceededError,
     DecodeError,
     InputError,
     PayloadTooLargeError,
@@ -25,7 +26,12 @@ from braze_export.narrowing import Outcome
 
 Verdict: TypeAlias = Literal["record", "again", "aside"]
 
-_OF_THE_JOB: Final = (AuthenticationError, PermissionDeniedError, ClientClosedError)
+_OF_THE_JOB: Final = (
+    AuthenticationError,
+    PermissionDeniedError,
+    ClientClosedError,
+    DeadlineExceededError,
+)
 _OF_ITS_OWN: Final = (BadRequestError, PayloadTooLargeError, InputError)
 _REFUSED: Final = 150  # identifiers, of which Braze took none: it is not them
 _LONGEST_PAUSE: Final = 60.0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
 from braze_export.caller import Caller
-from braze_export.codec import decode_object, records
+from braze_export.codec import decode_object, object_listing, records
 from braze_export.endpoints import SEGMENTS_DATA_SERIES, SEGMENTS_DETAILS, SEGMENTS_LIST
 from braze_export.errors import InputError
 from braze_export.identifiers import check_name
@@ -17,6 +17,7 @@ from braze_export.models.segments import Segment, SegmentDetails, SegmentSize
 from braze_export.models.timestamps import parse_moment
 
 _Sizes: TypeAlias = list[SegmentSize]  # the class has a method named list
+_SEGMENTS, _SIZES = object_listing("segments"), object_listing("data")
 _PAGE = 100  # segments of a full page
 _LONGEST = 100  # days of one data_series request
 
@@ -58,9 +59,8 @@ class Segments:
             params: dict[str, str | int] = {"page": page}
             if sort_direction is not None:
                 params["sort_direction"] = sort_direction
-            answer = await self._caller.call(SEGMENTS_LIST, decode_object, params=params)
-            segments = records(answer, "segments", Segment, SEGMENTS_LIST)
-            for segment in segments:
+            answer = await self._caller.call(SEGMENTS_LIST, _SEGMENTS, params=params)
+            for segment in records(answer, "segments", Segment, SEGMENTS_LIST):
                 yield segment
             # Braze tells no total: the first page that is not full is the last.
             if len(answer["segments"]) < _PAGE:
@@ -107,7 +107,7 @@ class Segments:
             params: dict[str, str | int] = {"segment_id": name, "length": span}
             if end is not None:
                 params["ending_at"] = end.strftime("%Y-%m-%dT%H:%M:%SZ")
-            answer = await self._caller.call(SEGMENTS_DATA_SERIES, decode_object, params=params)
+            answer = await self._caller.call(SEGMENTS_DATA_SERIES, _SIZES, params=params)
             for size in records(answer, "data", SegmentSize, SEGMENTS_DATA_SERIES):
                 days.setdefault(size.time or object(), size)
         return sorted(days.values(), key=lambda size: (size.time is not None, str(size.time)))

@@ -85,12 +85,15 @@ class HttpxTransport:
         try:
             async with asyncio.timeout(request.timeouts.total):
                 return await _answer(client, request)
+        except httpx.ProtocolError as error:
+            failure = translate(error, request.endpoint.label)
         except _FAILURES as error:
             raise translate(error, request.endpoint.label) from without_frames(error, outer)
         except asyncio.CancelledError as error:
             raise without_frames(error, outer)  # noqa: B904 - it is the same
         finally:
             _hidden.reset(hiding)
+        raise failure  # not from the other, which quotes what came, and that may be a profile
 
     @asynccontextmanager
     async def stream(self, download: Download) -> AsyncIterator[Streamed]:

@@ -52,8 +52,7 @@ def sizes(sandbox: Sandbox) -> list[int]:
 def nothing_left(braze: BrazeClient) -> bool:
     lookup, pools = braze.users._lookup, braze.limits.snapshot().values()
     return (
-        lookup._running == 0
-        and not any(lookup._filling.values())
+        not lookup._sharing.requests
         and all(not s.asked and s.open is None for s in lookup._shapes.values())
         and not any(pool.in_flight or pool.waiting for pool in pools)
     )

@@ -83,7 +83,6 @@ class PatientLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
-
     def check(self) -> None:
         """Hold that nothing went unheard."""
         assert not self.complaints, self.complaints

@@ -6,7 +6,7 @@ the next: at every place where something can be interrupted, it is.
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -17,15 +17,17 @@ from braze_export import BrazeClient, ClientClosedError
 from tests.contract.exporting import at_work
 from tests.faults import clockwork
 from tests.faults.operations import OPERATIONS
+from tests.faults.troubles import TROUBLES
 from tests.faults.world import (
     TRANSPORTS,
+    Spoiler,
     World,
     a_client,
     a_link,
     a_sandbox,
     no_task_left,
-    until_idle,
     until_closed,
+    until_idle,
 )
 
 How: TypeAlias = Literal["cancel", "close"]
@@ -37,12 +39,14 @@ class Trial:
 
     Attributes:
         how: by cancelling its task, or by closing the client.
+        trouble: happens to its first request, so that it waits for the limit or a second try.
     """
 
     operation: str
     transport: str
     how: How
     directory: Path
+    trouble: str | None = None
 
     def turns(self) -> int:
         """Return how many turns of the loop it takes, uninterrupted."""
@@ -54,14 +58,18 @@ class Trial:
         assert not list(self.directory.glob("*.partial"))
 
     async def _count(self) -> int:
-        async with _place(self.directory) as world, _client(self, world) as there:
+        spoiler = Spoiler()
+        async with _place(self.directory, spoiler) as world, _client(self, world) as there:
+            self._spoil(spoiler)
             before = _loop().turns
             await OPERATIONS[self.operation].run(there, [])
             return _loop().turns - before
 
     async def _interrupt(self, turns: Iterable[int]) -> None:
-        async with _place(self.directory) as world:
+        spoiler = Spoiler()
+        async with _place(self.directory, spoiler) as world:
             for turn in turns:
+                self._spoil(spoiler)
                 try:
                     await self._once(turn, world)
                 except AssertionError as error:
@@ -69,12 +77,17 @@ class Trial:
                     raise
             gc.collect()  # now is the time to complain of what was left
 
+    def _spoil(self, spoiler: Spoiler) -> None:
+        fault = None if self.trouble is None else TROUBLES[self.trouble].fault
+        links = OPERATIONS[self.operation].of_links
+        spoiler.arm(fault, of_links=links, after=0, times=1)
+
     async def _once(self, turn: int, world: World) -> None:
         run = OPERATIONS[self.operation].run
         async with _client(self, world) as there:
             task = asyncio.ensure_future(run(there, []))
             stopping: list[asyncio.Future[Any]] = []
-            _loop().alarm(turn, lambda: task.done() or stopping.append(self._stop(task, there)))
+            _loop().alarm(turn, lambda: stopping.extend(self._stop(task, there)))
             (outcome,) = await asyncio.gather(task, return_exceptions=True)
             await asyncio.gather(*stopping, return_exceptions=True)
             _loop().alarm(0, lambda: None)
@@ -84,19 +97,20 @@ class Trial:
                 assert outcome is None, repr(outcome)
             if self.how == "cancel":
                 await until_idle(there.braze)
-                assert not at_work()
                 await run(there, [])  # it goes on as if nothing had been
         assert not at_work()
         await until_idle(there.braze)
         await until_closed(world.sandbox)
 
-    def _stop(self, task: "asyncio.Future[Any]", world: World) -> "asyncio.Future[Any]":
-        """Stop the operation; return what ends when that is done."""
+    def _stop(self, task: "asyncio.Future[Any]", world: World) -> "Iterator[asyncio.Future[Any]]":
+        """Stop the operation, if it is not done; yield what ends when that has happened."""
+        if task.done():
+            return
         if self.how == "cancel":
             task.cancel()
-            return task
-        braze = world.braze
-        return asyncio.gather(braze.aclose(), braze.aclose())
+            yield task
+        else:
+            yield asyncio.gather(world.braze.aclose(), world.braze.aclose())
 
 
 # What an operation that is stopped under way may end with. Closing may come too late.
@@ -113,8 +127,8 @@ def _loop() -> clockwork.PatientLoop:
 
 
 @asynccontextmanager
-async def _place(directory: Path) -> AsyncIterator[World]:
-    async with no_task_left(), a_sandbox() as sandbox:
+async def _place(directory: Path, spoiler: Spoiler) -> AsyncIterator[World]:
+    async with no_task_left(), a_sandbox(spoiler) as sandbox:
         link = await a_link(sandbox)
         async with BrazeClient(sandbox.api_key, sandbox.url) as nobody:
             yield World(sandbox, nobody, link, directory)

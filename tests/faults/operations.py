@@ -24,7 +24,7 @@ from tests.faults.world import STRANGER, World
 
 Run: TypeAlias = Callable[[World, list[Any]], Awaitable[object]]
 Reads: TypeAlias = Literal[
-    "records", "slices", "object", "anything", "look", "archive", "bytes"
+    "records", "slices", "one", "object", "anything", "look", "archive", "bytes"
 ]
 
 _FILES = itertools.count()
@@ -38,9 +38,9 @@ class Operation:
     Attributes:
         endpoint: where its errors happen.
         run: does it, and puts what came into a list, also where it raises in the end.
-        reads: what it needs of an answer: records, records that it does not look into (slices),
-            any JSON object or anything at all; of a link that it is there, an archive, or its
-            bytes.
+        reads: what it needs of an answer: records, records that it does not look into (slices), a
+            word on each one asked for, any JSON object or anything at all; of a link that it is
+            there, an archive, or its bytes.
         requests: how many it takes where nothing fails.
         keeps: what must have come of it where one request fails for good: that of all
             ``others``, that of those ``before`` it, or, of a single thing, ``nothing``.
@@ -75,7 +75,7 @@ def some_ids(world: World) -> list[Identifier]:
 async def _taken(items: AsyncIterator[Any], came: list[Any]) -> None:
     async with aclosing(items):  # type: ignore[type-var]
         async for item in items:
-            came.append(item)
+            came.append(item)  # noqa: PERF401 - kept when the iteration raises
 
 
 def _export(**options: Any) -> Run:
@@ -203,9 +203,9 @@ OPERATIONS: dict[str, Operation] = {
     "raw yielding": Operation(
         EXPORT_IDS, _raw(on_error="yield"), "slices", requests=3, keeps="others"
     ),
-    "get": Operation(EXPORT_IDS, _get),
-    "get shared": Operation(EXPORT_IDS, _get_shared, narrows=True),
-    "get_many": Operation(EXPORT_IDS, _get_many, requests=3, keeps="others"),
+    "get": Operation(EXPORT_IDS, _get, "one"),
+    "get shared": Operation(EXPORT_IDS, _get_shared, "one", narrows=True),
+    "get_many": Operation(EXPORT_IDS, _get_many, "one", requests=3, keeps="others"),
     "export_segment": Operation(EXPORT_SEGMENT, _start_segment),
     "export_global_control_group": Operation(EXPORT_GLOBAL_CONTROL_GROUP, _start_group),
     "cancel_segment_export": Operation(CANCEL_SEGMENT_EXPORT, _cancel, "anything"),

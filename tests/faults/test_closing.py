@@ -12,7 +12,7 @@ from attrs import frozen
 from braze_export import BrazeClient, ClientClosedError
 from braze_export.sandbox import Fault, Sandbox
 from tests.contract.exporting import at_work
-from tests.faults import clockwork
+from tests.faults import clockwork, places
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.world import (
     TRANSPORTS,
@@ -106,14 +106,30 @@ def test_a_client_closed_while_a_call_waits(operation: str, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_handshake_that_is_broken_off_leaves_no_connection(transport: str) -> None:
+    async def main() -> None:
+        # The place itself holds that nothing is open when it is left.
+        async with places.served()() as url, places.trusting(transport) as given:
+            async with a_client(url, given) as braze:
+                call = asyncio.ensure_future(braze.segments.details("any"))
+                await asyncio.sleep(1.0)  # of the five that a connection may take
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+
+    places.make_certificates()
+    clockwork.run(main)
+
+
 # --- the loop ends
 
 
-async def work(sandbox: Sandbox, name: str, transport: str, begun: Callable[[], None]) -> None:
+async def work(sandbox: Sandbox, name: str, transport: str, begun: asyncio.Future[None]) -> None:
     """Work that nobody ends: it has to be cancelled."""
     async with a_client(sandbox.url, TRANSPORTS[transport]()) as braze:
         world = World(sandbox, braze, await a_link(sandbox), Path())
-        asyncio.get_running_loop().call_later(3.0, begun)
+        asyncio.get_running_loop().call_later(3.0, begun.set_result, None)
         await OPERATIONS[name].run(world, [])
         raise AssertionError("it was not disturbed")
 
@@ -131,9 +147,7 @@ def leave(name: str, transport: str, how: Callable[[], object]) -> None:
     async def main() -> None:
         async with delayed() as sandbox:
             begun = asyncio.get_running_loop().create_future()
-            task = asyncio.create_task(
-                work(sandbox, name, transport, lambda: begun.done() or begun.set_result(None))
-            )
+            task = asyncio.create_task(work(sandbox, name, transport, begun))
             await begun
             assert not task.done()
             assert at_work()

@@ -1,4 +1,4 @@
-"""Every operation, cancelled and closed wherever it can be. Quickly here and there, slowly everywhere."""
+"""Every operation, cancelled or its client closed: quickly here and there, slowly everywhere."""
 
 from pathlib import Path
 
@@ -36,6 +36,11 @@ def test_here_and_there(directory: Path, operation: str) -> None:
 @OPERATION
 @TRANSPORT
 @HOW
-def test_everywhere(directory: Path, operation: str, transport: str, how: How) -> None:
-    trial = Trial(operation, transport, how, directory)
+@pytest.mark.parametrize("trouble", [None, "503 json", "429 json"])
+def test_everywhere(
+    directory: Path, operation: str, transport: str, how: How, trouble: str | None
+) -> None:
+    if trouble == "503 json" and OPERATIONS[operation].endpoint.starts_export:
+        trouble = None  # that would be its end
+    trial = Trial(operation, transport, how, directory, trouble)
     trial.interrupt(range(1, trial.turns() + 3))

@@ -43,7 +43,7 @@ from tests.faults.world import KEY, LOOKS, TRIES
 Raised: TypeAlias = type[BrazeError] | None
 #: By transport, where they differ.
 Raises: TypeAlias = Raised | Mapping[str, Raised]
-Spoilt: TypeAlias = Literal["no", "text", "content", "users"]
+Spoilt: TypeAlias = Literal["no", "text", "content", "users", "errors"]
 
 
 @frozen
@@ -59,7 +59,8 @@ class Trouble:
         save: where its archive is saved.
         sent: whether the request may have arrived, where no answer comes.
         spoilt: what is wrong with the body: it is no JSON (``text``), it lacks what is needed
-            (``content``), or its users cannot be read (``users``).
+            (``content``), its users cannot be read (``users``), or errors are told of instead of
+            them (``errors``).
         long: what asks to wait for longer than anybody does: the limit's reset, of which only
             calls know, or ``Retry-After``.
         calls_only: whether it is nothing for links.
@@ -109,6 +110,7 @@ class Trouble:
         takes: dict[Spoilt, set[str]] = {
             "content": {"object", "anything"},
             "users": {"slices", "anything"},
+            "errors": {"records", "slices", "object", "anything"},
             "text": {"anything"},
         }
         return operation.reads in takes.get(self.spoilt, ())
@@ -126,7 +128,7 @@ class Trouble:
             return kind is RateLimitError or not self.sent
         if kind is DecodeError:
             # A user that cannot be read is found when the request is long over.
-            users = self.spoilt == "users" and operation.endpoint is EXPORT_IDS
+            users = self.spoilt in {"users", "errors"} and operation.endpoint is EXPORT_IDS
             return not (users or operation.of_links)
         return issubclass(kind, TransportError | ServerError | RateLimitError)
 
@@ -140,7 +142,7 @@ class Trouble:
 
 def _all(kind: type[BrazeError], fault: Fault | None = None, **more: Any) -> Trouble:
     """Return what is the same everywhere."""
-    everywhere: Any = {name: kind for name in ("calls", "look", "read", "save")}
+    everywhere: Any = dict.fromkeys(("calls", "look", "read", "save"), kind)
     return Trouble(fault, **(everywhere | more))
 
 
@@ -161,9 +163,7 @@ def _place(place: Place, kind: type[BrazeError] = ConnectError, *, sent: bool = 
     return _all(kind, place=place, sent=sent)
 
 
-def _body(
-    body: Any, spoilt: Spoilt = "text", read: Raised = ArchiveError, **fault: Any
-) -> Trouble:
+def _body(body: Any, spoilt: Spoilt = "text", read: Raised = ArchiveError, **fault: Any) -> Trouble:
     """Return an answer of status 200 that is not what it should be.
 
     At a link an object is a line of an archive that is not packed: of an odd profile.
@@ -245,8 +245,8 @@ BODIES = {
         {"message": "Invalid Request", "errors": [{"id": "x", "message": "odd"}]}, "content",
         read=None,
     ),
-    "not fatal": _body(_SUCCESS | {"errors": ["odd", {"message": "odder"}]}, "no", read=None),
-    "latin-1": _body(_LATIN.encode("latin-1"), "users", read=DecodeError),
+    "not fatal": _body(_SUCCESS | {"errors": ["odd", {"message": "odder"}]}, "errors", read=None),
+    "latin-1": evolve(_body(_LATIN.encode("latin-1"), "users"), calls_only=True),
     "utf-16": _body(json.dumps(_SUCCESS).encode("utf-16")),
     "utf-8 with a mark": _body(b"\xef\xbb\xbf" + json.dumps(_SUCCESS).encode(), "no", read=None),
     "length too large": evolve(
@@ -260,8 +260,8 @@ BODIES = {
     "length that is none": _lost(headers={"content-length": "many"}),
     "gzip that is none": evolve(_lost(**_NO_GZIP), look=None, read=None, save=None),
     "gzip that breaks off": _body(gzip.compress(json.dumps(_SUCCESS).encode())[:40], **_NO_GZIP),
-    "br that is none": evolve(
-        _lost(content_encoding="br"), look=None, read=None, save=None
+    "br that is none": Trouble(
+        Fault(content_encoding="br"), calls={"aiohttp": ConnectionLostError, "httpx": DecodeError},
     ),
     "chunks that break off": evolve(
         _lost(status=200, body=_BREAKS_OFF, **_CHUNKED), calls_only=True

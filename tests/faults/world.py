@@ -16,6 +16,7 @@ from braze_export.sandbox.exports import DOWNLOADS
 from braze_export.sandbox.settings import FaultSource
 from braze_export.transports.httpx import HttpxTransport
 from braze_export.wire import Timeouts, Transport
+from tests.contract.exporting import at_work
 from tests.faults.clockwork import wall_clock
 
 KEY = "k3y-0f-th3-w0rksp4c3"
@@ -153,7 +154,7 @@ async def until_closed(sandbox: Sandbox) -> None:
 
 
 async def until_idle(braze: BrazeClient) -> None:
-    """Wait until no permit is held and nobody waits for one, nor for a look-up.
+    """Wait until no permit is held, nobody waits for one, and no task is at work.
 
     A request of look-ups that is under way is not broken off when the last who asked leaves.
     """
@@ -165,11 +166,8 @@ async def until_idle(braze: BrazeClient) -> None:
 
 
 def _held(braze: BrazeClient) -> list[object]:
-    pools, lookup = braze.limits.snapshot(), braze.users._lookup
-    held: list[object] = [pools[p] for p in pools if pools[p].in_flight or pools[p].waiting]
-    held += [pool for pool, filling in lookup._filling.items() if filling]
-    held += [shape for shape in lookup._shapes.values() if shape.asked or shape.open is not None]
-    return held + [lookup._running] * (lookup._running != 0)
+    pools = braze.limits.snapshot()
+    return [*(pools[p] for p in pools if pools[p].in_flight or pools[p].waiting), *at_work()]
 
 
 @contextmanager
