@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import asdict, define, field, frozen
+from attrs import asdict, define, frozen
 
 from benchmarks.peers.counts import Counts
 from benchmarks.peers.environments import ROOT, Side
@@ -70,7 +70,7 @@ class _Talk:
     """A process that takes a line and gives a line."""
 
     process: "subprocess.Popen[str]"
-    dead: bool = field(default=False)
+    dead: bool = False
 
     def hear(self) -> Any:
         """Wait for a line of JSON."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from attrs import field, frozen
+from attrs import frozen
 
 from benchmarks.peers.server import Manner, Trouble
 
@@ -37,7 +37,7 @@ class Work:
     rounds: int = 1
     apart: float | None = None
     patience: float = 60.0
-    hurried: bool = field(default=False)
+    hurried: bool = False
 
     @property
     def manner(self) -> Manner:

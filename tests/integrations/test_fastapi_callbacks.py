@@ -163,8 +163,10 @@ async def test_unknown_paths_and_other_methods(
             answer = await ask(callbacks, "POST", f"{PUBLIC}/{token}", content=body)
             assert answer.status_code == 404
             assert answer.json() == {"message": "there is no such callback"}
-    for path in ("", "/", f"/x/{callback.token}"):
+    for path in ("/", f"/x/{callback.token}", f"//{callback.token}", f"/{callback.token}/"):
         assert (await ask(callbacks, "POST", PUBLIC + path, content=GOOD)).status_code == 404
+    # The bare prefix, which holds no token, is led to the one with a slash.
+    assert (await ask(callbacks, "POST", PUBLIC, content=GOOD)).status_code == 307
     for method in ("GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"):
         for token in (callback.token, "x"):  # does not tell which one there is
             answer = await ask(callbacks, method, f"{PUBLIC}/{token}")
