@@ -190,7 +190,7 @@ async def _serve(app: FastAPI) -> None:
     said = {"url": "http://{}:{}".format(*listener.getsockname()[:2]), "api_key": ""}
     server = uvicorn.Server(
         uvicorn.Config(
-            app, log_level="error", access_log=False, backlog=4096, timeout_graceful_shutdown=1
+            app, log_level="critical", access_log=False, backlog=4096, timeout_graceful_shutdown=1
         )
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))

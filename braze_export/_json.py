@@ -3,10 +3,11 @@
 import codecs
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
 _decoder = msgspec.json.Decoder()
 _value_at = json.JSONDecoder().raw_decode
 
@@ -25,6 +26,22 @@ def loads(raw: bytes | memoryview | msgspec.Raw) -> Any:
             return json.loads(_text(raw))
         except RecursionError:
             raise ValueError("JSON nested too deeply") from None
+
+
+def read_part(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T | None:
+    """Decode the few keys that a decoder asks for; ``None`` where that cannot be done.
+
+    What msgspec refuses in other keys, half an emoji say, must not hide these.
+    """
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            return msgspec.convert(loads(raw), decoder.type)
+        except (msgspec.ValidationError, ValueError, RecursionError):
+            return None
 
 
 def dumps(value: Any) -> bytes:

@@ -11,9 +11,10 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 from attrs import frozen
 
-from braze_export._json import dumps, items, loads, members
+from braze_export._json import dumps, items, loads, members, read_part
 from braze_export.answers import decode_error, read_messages
 from braze_export.endpoints import Endpoint
+from braze_export.identifiers import is_unicode
 from braze_export.lenient import decode_profile, structure_leniently
 from braze_export.models.profile import UserProfile
 from braze_export.structuring import field_names, structurer_for, why
@@ -91,7 +92,8 @@ def _open(body: bytes) -> _Envelope:
         # One lone surrogate, half an emoji say, must not cost the users beside it.
         sent = members(body)
         parts = {key: msgspec.Raw(sent[key]) for key in _ASIDE if key in sent}
-        users = [msgspec.Raw(user) for user in items(sent.get("users", b"null"))]
+        listed = sent.get("users", b"null")
+        users = None if listed == b"null" else [msgspec.Raw(user) for user in items(listed)]
         return _Envelope(users, **parts)
 
 
@@ -145,12 +147,9 @@ def _listed(answer: dict[str, Any], key: str, endpoint: Endpoint) -> list[Any]:
 
 def identity(raw: bytes | msgspec.Raw) -> tuple[str, ...]:
     """Return the external id or the Braze id of a user whose record cannot be read, if any."""
-    try:
-        found = _identities.decode(raw)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return ()
-    name = found.external_id or found.braze_id
-    return (name,) if name else ()
+    found = read_part(_identities, raw)
+    name = None if found is None else found.external_id or found.braze_id
+    return (name,) if name and is_unicode(name) else ()
 
 
 def without(user: msgspec.Raw, names: Collection[str]) -> bytes:
@@ -224,7 +223,7 @@ def _check_object(raw: bytes) -> bytes:
 
 
 def _check_row(raw: bytes) -> bytes:
-    row = raw.strip()
+    row = raw.strip(b" \t\r\n")  # JSON's white space: Python's is more
     if not row.isascii():
         row.decode()  # JSON is UTF-8, which msgspec does not look at where it only skips
     try:

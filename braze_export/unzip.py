@@ -18,14 +18,13 @@ from braze_export.errors import ArchiveError
 
 MAGIC: Final = b"PK\x03\x04"
 #: An archive without members begins with its end; one that was once split, with a marker.
-BEGINNINGS: Final = (MAGIC, b"PK\x05\x06", b"PK\x07\x08", b"PK00")
+BEGINNINGS: Final = (MAGIC, b"PK\x05\x06", b"PK\x06\x06", b"PK\x07\x08", b"PK00")
 
 _TOO_MANY: Final = (
     "the archive has more than {:,} members: raise max_members in ArchiveLimits if it is meant to"
 )
 _CENTRAL, _END, _END64 = b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06"
 _LOCATOR64, _SIGNATURE, _DESCRIPTOR = b"PK\x06\x07", b"PK\x05\x05", b"PK\x07\x08"
-_AFTER_MEMBER: Final = (MAGIC, _CENTRAL)
 _TO_SIZE: Final = 8  # bytes of a descriptor before its first size, whose lower half comes first
 _LOCAL: Final = Struct("<HHHHHIIIHH")
 _ENCRYPTED, _SIZES_FOLLOW, _UTF8 = 0x1, 0x8, 0x800
@@ -133,15 +132,16 @@ class ZipReader:
                 if members > self._max_members:
                     raise ArchiveError(_TOO_MANY.format(self._max_members))
                 yield from self._member()
-            elif members == 0 and mark in BEGINNINGS and mark != _END:
+            elif members == 0 and mark in BEGINNINGS and mark not in {_END, _END64}:
                 continue
             else:
                 yield from self._directory(mark, members - before)
                 self._done, before = True, members
                 while len(self._data) - self._at < len(MAGIC):
                     yield None
-                # Another archive may follow. Whatever else stands here is none of ours.
-                while not self._data.startswith(MAGIC, self._at):
+                # Another archive may follow. Whatever else stands here is none of ours, to the end.
+                more = self._data.startswith(MAGIC, self._at)
+                while not more:
                     self._at = len(self._data)
                     yield None
 
@@ -231,7 +231,7 @@ class ZipReader:
                 yield None
             *signature, crc, packed_there, size = layout.unpack_from(self._data, self._at)
             fits = (crc, packed_there, size) == (total.crc, packed, total.size)
-            right = fits and self._data.startswith(_AFTER_MEMBER, self._at + layout.size)
+            right = fits and self._data.startswith((MAGIC, _CENTRAL), self._at + layout.size)
             if right and (not mark or signature == [_DESCRIPTOR]):
                 self._at += layout.size
                 return True

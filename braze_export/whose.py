@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 from attrs import evolve, frozen
 
+from braze_export._json import read_part
 from braze_export.answers import decode_error
 from braze_export.batching import Batch
 from braze_export.endpoints import EXPORT_IDS
-from braze_export.errors import BrazeError, DecodeError
-from braze_export.identifiers import Identifier, UserAlias
+from braze_export.errors import BrazeError, DecodeError, InvalidIdentifierError
+from braze_export.identifiers import Identifier, UserAlias, is_unicode
 from braze_export.narrowing import Outcome
 
 
@@ -42,22 +43,24 @@ def names_for(identifier: Identifier) -> Callable[[msgspec.Raw], frozenset[Any]]
 
 def external_ids(user: msgspec.Raw) -> frozenset[Any]:
     """Return the external id of a profile, if there is one and it can be read."""
-    try:
-        name = _by_id.decode(user).external_id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return frozenset()
-    return frozenset() if name is None else frozenset((name,))
+    found = read_part(_by_id, user)
+    name = None if found is None else found.external_id
+    return frozenset() if name is None or not is_unicode(name) else frozenset((name,))
 
 
 def aliases(user: msgspec.Raw) -> frozenset[Any]:
     """Return the aliases of a profile."""
-    try:
-        sent = _by_alias.decode(user).user_aliases
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return frozenset()
+    found = read_part(_by_alias, user)
+    sent = None if found is None else found.user_aliases
     listed = sent if isinstance(sent, list) else [sent] if sent else []
-    pairs = ((a.alias_name, a.alias_label) for a in listed)
-    return frozenset(UserAlias(name, label) for name, label in pairs if name and label)
+    return frozenset(chain.from_iterable(map(_identifier, listed)))
+
+
+def _identifier(alias: _Alias) -> tuple[UserAlias, ...]:
+    try:
+        return (UserAlias(alias.alias_name or "", alias.alias_label or ""),)
+    except InvalidIdentifierError:  # blank, say: nobody can have asked for it
+        return ()
 
 
 def telling_fields(batch: Batch, fields: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ class Timeouts:
     """
 
     connect: float = field(default=10.0, validator=above_zero)
-    read: float = field(default=60.0, validator=above_zero)
+    read: float = field(default=30.0, validator=above_zero)
     total: float = field(default=180.0, validator=above_zero)
 
 

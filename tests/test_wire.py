@@ -145,7 +145,7 @@ def test_timeouts_are_above_zero(name: str, seconds: float) -> None:
 
 
 def test_the_default_timeouts() -> None:
-    assert Timeouts() == Timeouts(connect=10.0, read=60.0, total=180.0)
+    assert Timeouts() == Timeouts(connect=10.0, read=30.0, total=180.0)
 
 
 def test_endpoints_are_named_by_method_and_path() -> None:

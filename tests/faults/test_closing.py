@@ -66,7 +66,7 @@ async def turns(count: int = 20) -> None:
 async def there(spoiler: Spoiler, sandbox: Sandbox, *, asleep: bool) -> None:
     """Return when the first request was spoilt, and its answer, if there is one, taken in."""
     while not spoiler.seen:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)  # a thread may have to get on
     await turns(200 if asleep else 5)
     assert sandbox.open_connections or asleep
 
@@ -110,13 +110,16 @@ def test_a_client_closed_while_a_call_waits(operation: str, tmp_path: Path) -> N
 def test_a_handshake_that_is_broken_off_leaves_no_connection(transport: str) -> None:
     async def main() -> None:
         # The place itself holds that nothing is open when it is left.
-        async with places.served()() as url, places.trusting(transport) as given:
-            async with a_client(url, given) as braze:
-                call = asyncio.ensure_future(braze.segments.details("any"))
-                await asyncio.sleep(1.0)  # of the five that a connection may take
-                call.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await call
+        async with (
+            places.served()() as url,
+            places.trusting(transport) as given,
+            a_client(url, given) as braze,
+        ):
+            call = asyncio.ensure_future(braze.segments.details("any"))
+            await asyncio.sleep(1.0)  # of the five that a connection may take
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
 
     places.make_certificates()
     clockwork.run(main)

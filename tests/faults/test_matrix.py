@@ -9,7 +9,6 @@ from tests.faults.operations import OPERATIONS
 from tests.faults.troubles import TROUBLES
 from tests.faults.world import TRANSPORTS
 
-
 #: Cells that failed once, beside those that are chosen anyway.
 FAILED_ONCE = [
     ("length too small", "export_ids", "httpx"),  # what was left on the connection was shown
