@@ -139,6 +139,15 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.soak", *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads from outside, each part for so many seconds: ``nox -s fuzz -- 600``."""
+    session.install("-e", ".[test]", "atheris>=3")
+    seconds, *groups = session.posargs or ["600"]
+    place = Path(session.create_tmp()).resolve() / "fuzz"
+    session.run("python", "-m", "tests.fuzz", seconds, str(place), *groups)
+
+
 _USE = """
 import asyncio
 from braze_export import BrazeClient

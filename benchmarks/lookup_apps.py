@@ -57,12 +57,12 @@ def ours(url: str, key: str) -> FastAPI:
     @app.get("/users/{first}")
     async def look_up(first: int, braze: Braze, count: int = 1) -> list[str | None]:
         asked = (braze.users.get(f"u{n}") for n in range(first, first + count))
-        return [user and user.external_id for user in await asyncio.gather(*asked)]
+        return [None if user is None else user.external_id for user in await asyncio.gather(*asked)]
 
     @app.get("/hurried/{first}", dependencies=[Depends(within(1.5))])
     async def hurried(first: int, braze: Braze) -> str | None:
         user = await braze.users.get(f"u{first}", fields=["email"])
-        return user and user.email
+        return None if user is None else user.email
 
     @app.get("/watched/{first}")
     async def watched(first: int, braze: Braze, request: Request) -> str | None:
@@ -78,7 +78,7 @@ def ours(url: str, key: str) -> FastAPI:
             return None
         finally:
             hung_up.cancel()
-        return user and user.external_id
+        return None if user is None else user.external_id
 
     @app.get("/many/{first}")
     async def many(first: int, braze: Braze, count: int = 100) -> int:
@@ -186,7 +186,9 @@ def _app(name: str, url: str) -> FastAPI:
 
 
 async def _serve(app: FastAPI) -> None:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    # Named a TCP socket: of others asyncio leaves small answers to wait for acknowledgements.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
     said = {"url": "http://{}:{}".format(*listener.getsockname()[:2]), "api_key": ""}
     server = uvicorn.Server(
         uvicorn.Config(

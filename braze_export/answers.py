@@ -224,7 +224,10 @@ def _kind_of(response: Response, endpoint: Endpoint, message: str) -> tuple[type
 
 
 def _text(value: Any, redact: Callable[[str], str]) -> str:
-    text = value if isinstance(value, str) else dumps(value).decode()
+    try:
+        text = value if isinstance(value, str) else dumps(value).decode()
+    except RecursionError:
+        text = "(nested too deeply)"
     printable = text.encode("utf-8", "replace").decode()  # no lone surrogates
     # Cut last: half a key is not found.
     return redact(printable.strip())[:_MESSAGE_LIMIT]

@@ -83,7 +83,7 @@ def _ways_to_write(identifier: Identifier) -> tuple[Any, ...]:
 def _named(entry: Any, names: "dict[Any, deque[Identifier]]") -> Identifier:
     candidates = names.get(_key(entry))
     if not candidates:
-        return str(entry)
+        return _text(entry)
     if len(candidates) > 1:  # the same text for several: each of them once
         return candidates.popleft()
     return candidates[0]
@@ -93,8 +93,15 @@ def _key(entry: Any) -> Any:
     if isinstance(entry, dict):
         name = entry.get("alias_name") or entry.get("external_id")
         label = entry.get("alias_label")
-        return (str(name), str(label)) if label else str(name)
-    return str(entry)
+        return (_text(name), _text(label)) if label else _text(name)
+    return _text(entry)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except RecursionError:
+        return "(nested too deeply)"
 
 
 async def batches(

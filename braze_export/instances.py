@@ -3,7 +3,9 @@
 https://www.braze.com/docs/api/basics#endpoints
 """
 
+import re
 from ipaddress import ip_address
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from braze_export.errors import InputError
@@ -19,6 +21,8 @@ INSTANCES = {
     "JP-01": "https://rest.jp-01.braze.com",
     "KR-01": "https://rest.kr-01.braze.com",
 }
+
+_IN_BRACKETS: Final = re.compile(r"\[[^][]+\](:\d*)?", re.ASCII)
 
 
 def resolve_base_url(base_url: str, *, allow_insecure_http: bool = False) -> str:
@@ -56,11 +60,12 @@ def _split(text: str) -> SplitResult:
     try:
         url = urlsplit(text)
         port_is_number = url.port is None or url.port >= 0
+        is_readable = has_host(url)
     except ValueError:
         raise InputError(f"base_url is no URL: {example}") from None
     if url.username is not None or url.password is not None:
         raise InputError("base_url must not hold a user name or password: the key goes in api_key")
-    if url.scheme not in {"http", "https"} or not url.hostname or not port_is_number:
+    if url.scheme not in {"http", "https"} or not is_readable or not port_is_number:
         raise InputError(f"base_url is no URL: {example}")
     # HTTP libraries read a backslash differently, and so may send the key to another host.
     if url.query or url.fragment or not text.isprintable() or " " in text or "\\" in text:
@@ -80,6 +85,13 @@ def _check_host(url: SplitResult, *, allow_insecure_http: bool) -> None:
             f"base_url is plain HTTP to {host}, which would show the API key to the network: use "
             "https, or pass allow_insecure_http=True if you know the network is yours"
         )
+
+
+def has_host(url: SplitResult) -> bool:
+    """Say whether a URL has a host that HTTP libraries can read: brackets are around all of it."""
+    place = url.netloc.rpartition("@")[2]
+    in_brackets = "[" in place or "]" in place
+    return bool(url.hostname) and (not in_brackets or _IN_BRACKETS.fullmatch(place) is not None)
 
 
 def is_loopback(host: str) -> bool:

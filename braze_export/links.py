@@ -25,7 +25,7 @@ from braze_export.errors import (
     TransportError,
 )
 from braze_export.fetching import EXPORT_LINK, Opened, changed
-from braze_export.instances import is_loopback
+from braze_export.instances import has_host, is_loopback
 from braze_export.wire import BROKEN, Download, Streamed, Timeouts, Transport
 
 _MOST_REDIRECTS: Final = 5
@@ -165,7 +165,7 @@ def check_link(url: str, *, plain_http: bool = False) -> str:
     """
     try:
         parts = urlsplit(url)
-        fine = parts.scheme in {"https", "http"} and bool(parts.hostname) and parts.port != 0
+        fine = parts.scheme in {"https", "http"} and has_host(parts) and parts.port != 0
     except ValueError:
         fine = False
     # Never shown: whoever has the link can read the profiles.

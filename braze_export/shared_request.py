@@ -4,7 +4,6 @@ A shape is what look-ups must have in common to share requests.
 """
 
 import asyncio
-import copy
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -58,8 +57,8 @@ class Waiter:
     def fail(self, error: Exception) -> None:
         """Take the error instead of an answer: a copy, for it has others too."""
         try:
-            own = copy.copy(error)
-        except Exception:  # noqa: BLE001 - of a class whose constructor takes something else
+            own = _copied(error)
+        except Exception:  # noqa: BLE001 - of a class that is made in another way
             own = error
         own.__cause__, own.__suppress_context__ = error.__cause__, True
         self._settle(None, self._own(own))
@@ -82,6 +81,14 @@ class Waiter:
     def _settle(self, record: Any, error: BaseException | None) -> None:
         if not self._answer.done():
             self._answer.set_result((record, error))
+
+
+def _copied(error: Exception) -> Exception:
+    """Return the same error anew. Not by ``copy``, to which some libraries teach other ways."""
+    own: Exception = type(error).__new__(type(error), *error.args)
+    own.args = error.args
+    own.__dict__.update(error.__dict__)
+    return own
 
 
 @define(eq=False)

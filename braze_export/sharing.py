@@ -106,7 +106,9 @@ class Sharing:
             for half in batch.halves():
                 self._ask_anew(request, half.identifiers)
             return
+        await asyncio.sleep(0)  # it was split in this turn, which is work for others to wait for
         told = sort(batch, read(batch, answer))
+        await asyncio.sleep(0)
         parts = _once_more(batch, told, request)
         for part in parts:
             self._ask_anew(request, part, final=True)

@@ -210,7 +210,9 @@ def test_gzip_may_be_padded_with_zeros(padding: bytes) -> None:
     check(GZIPPED + padding + GZIPPED, ("export", FEW + FEW))
 
 
-@pytest.mark.parametrize("behind", [b"x", b"\0x", b"\x1fx", b"\x1f\0\x8b", b"\n", ROWS, zip_of()])
+@pytest.mark.parametrize(
+    "behind", [b"x", b"X", b"\0x", b"\x1fx", b"\x1f\0\x8b", b"\n", ROWS, zip_of()]
+)
 def test_gzip_with_something_else_behind_it(behind: bytes) -> None:
     refused(GZIPPED + behind, "export: there is something else behind the end", ("export", FEW))
 

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 import pytest
@@ -111,6 +111,39 @@ def test_async_iterables_are_read_the_same() -> None:
     assert [len(b.identifiers) for b in only_batches(units)] == [50, 50, 20]
 
 
+def test_an_async_iterable_need_be_no_generator() -> None:
+    class Pages:
+        """It has no ``aclose()``: there is nothing to close."""
+
+        def __init__(self) -> None:
+            self.left = ["a", "b"]
+
+        def __aiter__(self) -> "Pages":
+            return self
+
+        async def __anext__(self) -> str:
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop(0)
+
+    units, _ = read(Pages())
+    assert units == [Batch(("a", "b"))]
+
+
+@pytest.mark.parametrize("items", [[], [BrazeId("x")], [f"u{n}" for n in range(50)]])
+def test_no_request_is_empty(items: list[Identifier]) -> None:
+    units, _ = read(items)
+    assert units == [Batch(tuple(items))] * bool(items)
+
+
+@pytest.mark.parametrize(
+    ("whole", "halves"),
+    [("ab", ("a", "b")), ("abc", ("a", "bc")), ("abcdefg", ("abc", "defg"))],
+)
+def test_a_batch_is_halved_in_its_order(whole: str, halves: tuple[str, str]) -> None:
+    assert Batch(tuple(whole)).halves() == tuple(Batch(tuple(half)) for half in halves)
+
+
 @pytest.mark.parametrize("bad", [None, 5, b"u1", "", "  ", "\ud800", ["u1"], object()])
 def test_a_bad_item_is_named_by_position_and_not_by_value(bad: Any) -> None:
     with pytest.raises(InputError, match="at position 2") as caught:
@@ -170,6 +203,13 @@ alias = UserAlias("name", "label")
         (("1", "2"), [1], ["1"]),
         (("a", "b"), [None], ["None"]),
         (("a", "b"), [], []),
+        (("a",), [], []),
+        (("a", alias), ["name", "name"], [alias, alias]),
+        (
+            (alias, UserAlias("name", "other")),
+            [{"alias_name": "name", "alias_label": "other"}],
+            [UserAlias("name", "other")],
+        ),
         (
             ("a", "b"),
             [{"alias_name": [1], "alias_label": {}}],
@@ -197,6 +237,15 @@ def test_what_is_no_collection_of_identifiers_is_refused(bad: Any) -> None:
         check_iterable(bad)
 
 
+async def one_identifier() -> AsyncIterator[str]:
+    yield "u1"
+
+
+@pytest.mark.parametrize("good", [["u1"], ("u1",), {"u1"}, iter("u1"), one_identifier()])
+def test_any_collection_of_identifiers_is_taken(good: Any) -> None:
+    check_iterable(good)
+
+
 @pytest.mark.parametrize("collection", [list, tuple, set, frozenset])
 def test_what_is_held_in_memory_is_checked_to_its_end(collection: Any) -> None:
     items = collection([*(f"u{n}" for n in range(5000)), 5])
@@ -218,25 +267,36 @@ def test_what_is_streamed_is_not_read_ahead_for_the_check() -> None:
     assert next(source) == "a"
 
 
-def test_a_source_without_pauses_gives_way_all_the_same() -> None:
+async def turns_during(work: Awaitable[object]) -> int:
+    """How often the loop comes round while the work is done."""
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(turn)
+
+    asyncio.get_running_loop().call_soon(turn)
+    await work
+    return turns
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_source_without_pauses_gives_way_all_the_same(streamed: bool) -> None:
     async def same() -> AsyncIterator[str]:
         for _ in range(20_000):
             yield "u1"
 
-    async def main() -> int:
-        turns = 0
-
-        def turn() -> None:
-            nonlocal turns
-            turns += 1
-            asyncio.get_running_loop().call_soon(turn)
-
-        asyncio.get_running_loop().call_soon(turn)
-        async for _ in batches(same(), window=10, keep_going=False, stats=ExportStats()):
+    async def read_all() -> None:
+        source = same() if streamed else ["u1"] * 20_000
+        async for _ in batches(source, window=10, keep_going=False, stats=ExportStats()):
             pass
-        return turns
 
-    assert virtual.run(main) >= 20
+    assert virtual.run(lambda: turns_during(read_all())) >= 20
+
+
+def test_the_check_of_a_long_list_gives_way() -> None:
+    assert virtual.run(lambda: turns_during(check_all(["u1"] * 20_000))) >= 20
 
 
 def test_an_async_generator_is_closed_with_the_batches() -> None:

@@ -13,8 +13,10 @@ from braze_export.codec import (
     decoder_for,
     fields_of,
     identity,
+    object_listing,
     records,
     split_ids_answer,
+    without,
 )
 from braze_export.endpoints import EXPORT_IDS, SEGMENTS_DATA_SERIES, SEGMENTS_LIST
 from tests.payloads import USERS, encode, objects, profiles, sample, values
@@ -72,6 +74,8 @@ def test_the_envelope(
     user = {"email": "\ud83d" if odd else "a"}
     assert split(encode({"users": [user]} | rest)) == ([encode(user)], invalid, errors)
     assert split(encode(rest | {"users": []})) == ([], invalid, errors)
+    if invalid:
+        assert split(encode(rest)) == ([], invalid, errors)
 
 
 @given(st.lists(objects(UserProfile) | values, max_size=4))
@@ -201,6 +205,13 @@ def test_what_is_no_record_in_a_list_is_passed_over() -> None:
 def test_an_answer_without_its_list(answer: dict[str, Any]) -> None:
     with pytest.raises(DecodeError, match="no list 'segments'"):
         records(answer, "segments", Segment, SEGMENTS_LIST)
+    with pytest.raises(DecodeError, match="no list 'segments'"):
+        object_listing("segments")(encode(answer), SEGMENTS_LIST)
+
+
+def test_an_answer_with_its_list() -> None:
+    answer = {"segments": [], "message": "success"}
+    assert object_listing("segments")(encode(answer), SEGMENTS_LIST) == answer
 
 
 # Users
@@ -246,6 +257,45 @@ def test_what_is_no_user_is_a_decode_error(into: type, raw: bytes) -> None:
 def test_bytes_are_of_an_object_at_least(raw: bytes) -> None:
     with pytest.raises(DecodeError, match="a user cannot be read as bytes: it is no JSON object"):
         decode(bytes, raw)
+
+
+def decode_row(raw: bytes) -> bytes:
+    """Take a line of an archive, of which nothing is known."""
+    return decoder_for(bytes, EXPORT_IDS, checked=False)(raw)
+
+
+@pytest.mark.parametrize("user", [b"{}", b'{"a": "\\ud83d"}', '{"a": "é"}'.encode()])
+def test_a_line_is_given_as_it_came(user: bytes) -> None:
+    assert decode_row(user) == user
+    assert decode_row(b" \t%s \r" % user) == user
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"[]", b"5", b'{"a": }', b'{"a": 1', b'{"a": 1} {}', b'{"a": "\xff"}', deep(100_000)],
+)
+def test_a_line_is_of_an_object(raw: bytes) -> None:
+    with pytest.raises(DecodeError, match="a user cannot be read as bytes") as caught:
+        decode_row(raw)
+    assert caught.value.raw == raw
+
+
+@pytest.mark.parametrize(
+    ("user", "left"),
+    [
+        (
+            b'{ "a" : 1, "b": {"a": 2.50}, "c":[ "\\u00e9" ]}',
+            b'{"b":{"a": 2.50},"c":[ "\\u00e9" ]}',
+        ),
+        (b'{"a": 1, "b": "\\ud83d"}', b'{"b":"\\ud83d"}'),
+        (b'{"a": "\\ud83d", "b": 1}', b'{"b":1}'),
+        (b'{"b": 1}', b'{"b":1}'),
+        (b'["a"]', b'["a"]'),  # no user: whoever reads it will say so
+        (b'{"a": ', b'{"a": '),
+    ],
+)
+def test_what_was_not_asked_for_is_taken_out(user: bytes, left: bytes) -> None:
+    assert without(msgspec.Raw(user), {"a"}) == left
 
 
 @given(st.binary() | profiles.map(encode), st.sampled_from([UserProfile, dict, Mine]))

@@ -361,6 +361,26 @@ def test_an_interactive_call_waits_for_no_queue_of_bulk_work(headers: bool) -> N
     assert max(virtual.run(main)) < 1.1  # the window's rest, where nothing was left
 
 
+def test_an_interactive_call_waits_for_no_bulk_work_that_is_held_back() -> None:
+    """The last requests of a window are kept, to be sent when a second of the server turns."""
+
+    async def main() -> tuple[bool, bool]:
+        limiter = of(40, 60)
+        window = RateWindow(remaining=8, reset=1060.0, clock=1000.0, dated=True)
+        (await take(limiter)).answered(window)
+        bulk = [take(limiter) for _ in range(20)]
+        await moment()
+        held = limiter.snapshot()["ids"].remaining
+        call = take(limiter, "interactive")
+        await moment()
+        for task in bulk:
+            task.cancel()
+        await moment()
+        return bool(held), call.done()
+
+    assert virtual.run(main) == (True, True)
+
+
 def test_bulk_work_has_every_fourth_request_however_many_interactive_calls_there_are() -> None:
     server, limiter = Server(20, 1), of(20, 1)
 
@@ -447,6 +467,17 @@ def test_what_went_before_the_silence_is_taken_off() -> None:
     timed(server, main)
     assert server.refused == 0
     assert busiest(server.served[40:], 6) <= 40
+
+
+def test_without_headers_requests_go_on_though_answers_are_slow() -> None:
+    async def main() -> float:
+        limiter = of(100, 60)
+        (await take(limiter)).answered(RateWindow())
+        began = now()
+        await asyncio.gather(*(take(limiter) for _ in range(95)))  # none of them is answered
+        return now() - began
+
+    assert 30 < virtual.run(main) < 61
 
 
 def test_headers_that_come_back_let_everybody_go_at_once() -> None:
@@ -694,7 +725,9 @@ def test_an_alarm_is_set_only_while_somebody_waits(headers: bool) -> None:
     async def main() -> list[int]:
         limiter = of(2, 60)
         window = told(1) if headers else RateWindow()
-        (await take(limiter)).answered(window)
+        asking = await take(limiter)
+        assert alarms() == 0  # it need not be joined by one more
+        asking.answered(window)
         set_ = [alarms()]
         waiting = [take(limiter) for _ in range(4)]
         await asyncio.sleep(1)

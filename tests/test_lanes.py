@@ -111,6 +111,7 @@ def test_bulk_work_goes_before_interactive_calls_only_after_three_of_them(script
         ("i.i.i.i.i.biiii.....", "iiiii" + "iiibi"),  # no bulk work waited at first
         ("biib...biiii......", "iib" + "iiibib"),  # its turn came early
         ("biii..2..", "iib"),  # the one whose turn it was left
+        ("biiii...1.", "iiii"),  # so did the bulk work whose turn it was
     ],
 )
 def test_interactive_calls_come_first_but_for_every_fourth_turn(script: str, turns: str) -> None:

@@ -188,6 +188,15 @@ def test_the_answer_to_a_later_request_is_news_and_may_tell_of_more(now: float) 
     assert scene.ledger.limit == 200
 
 
+def test_the_lowest_answer_counts_though_nothing_is_left_by_it() -> None:
+    scene = known(2)
+    first, second = scene.send(2)
+    scene.now = 1.0
+    scene.answer(second, 0, 60.0)
+    scene.answer(first, 1, 60.0)
+    assert scene.left() == 0
+
+
 def test_the_answer_to_an_earlier_request_is_no_news() -> None:
     scene = known(99)
     first, second = scene.send(2)
@@ -508,6 +517,12 @@ def test_a_refusal_closes_the_window_until_its_reset() -> None:
     assert scene.opens_in() == pytest.approx(90.0, abs=0.02)
 
 
+def test_a_refused_request_is_not_counted() -> None:
+    scene = known(50)
+    scene.refuse(0, 60.0)
+    assert scene.ledger.gone() == 1
+
+
 def test_a_refusal_of_the_first_request_closes_until_its_reset() -> None:
     scene = Scene()
     scene.refuse(None, 30.0)
@@ -544,6 +559,43 @@ def test_a_refusal_in_the_window_that_is_known_closes_it_though_its_reset_is_ear
     scene = known(99)
     scene.refuse(None, 5.0)
     assert scene.left() == 0
+
+
+@pytest.mark.parametrize(("reset", "left"), [(30.0, 40), (60.0, 0)])
+def test_a_refusal_of_a_request_from_before_a_pause_counts_if_it_is_of_the_same_window(
+    reset: float, left: int
+) -> None:
+    scene = known(50)
+    (late,) = scene.send()
+    scene.refuse()
+    scene.now = 2.0
+    scene.ask(40, 60.0)
+    scene.answer(late, 0, reset, refused=True)
+    assert scene.left() == left
+
+
+def test_a_refusal_of_a_request_from_before_a_pause_may_tell_of_a_window_not_known_yet() -> None:
+    scene = Scene()
+    (late,) = scene.send()
+    scene.refuse()
+    scene.now = 2.0
+    scene.answer(late, 0, 60.0, refused=True)
+    assert scene.room() == 0
+    assert scene.ledger.resets_in(scene.now) == pytest.approx(58.0, abs=0.01)
+
+
+def test_after_a_refusal_that_its_window_explains_only_the_next_one_begins_with_one_request() -> (
+    None
+):
+    scene = known(1, now=59.0)
+    scene.refuse(0, 60.0)
+    rooms = []
+    for number in (1, 2, 3):
+        scene.now = 60.0 * number + 0.1
+        rooms.append(scene.room())
+        scene.now = 60.0 * number + 59
+        scene.ask(99, 60.0 * number + 60)
+    assert rooms == [1, 100, 100]
 
 
 def test_refusals_that_say_nothing_pause_for_longer_and_longer_up_to_the_period() -> None:
@@ -667,6 +719,28 @@ def test_headers_that_two_refusals_gave_the_lie_are_not_believed_for_a_while() -
     assert limits == [250, 250, 40]
 
 
+def test_while_headers_are_not_believed_a_refusal_s_are_not_either() -> None:
+    scene = known(99, limit=40)
+    for scene.now in (1.0, 4.0):
+        scene.refuse(200, 60.0)
+    scene.now = 10.0
+    scene.refuse(0, 60.0, pause=5.0)
+    assert scene.opens_in() == pytest.approx(5.0)
+
+
+def test_headers_that_are_believed_again_have_two_refusals_to_lose() -> None:
+    scene, blind = known(99), []
+    for scene.now in (1.0, 4.0, 700.0):
+        scene.refuse(200, scene.now + 50)
+    for scene.now in (710.0, 720.0):
+        scene.ask(99, 760.0)
+        blind.append(scene.ledger.blind)
+        scene.refuse(200, 760.0)
+    scene.now = 730.0
+    scene.ask(99, 760.0)
+    assert [*blind, scene.ledger.blind] == [False, True, True]
+
+
 def spent_40() -> Scene:
     scene = known(99, reserve=0.5)
     for left in range(98, 58, -1):
@@ -738,9 +812,12 @@ def test_a_refusal_right_after_the_turn_tells_that_turns_come_later(turns: int) 
         assert scene.room() == 1  # for a while no window is opened at once
 
 
-def test_after_a_turn_that_came_too_early_ten_windows_begin_with_one_request() -> None:
+@pytest.mark.parametrize("told", [(), (0, 60.0)])
+def test_after_a_turn_that_came_too_early_ten_windows_begin_with_one_request(
+    told: tuple[Any, ...],
+) -> None:
     scene = alone()
-    scene.refuse()
+    scene.refuse(*told)
     rooms = []
     for number in range(2, 15):
         scene.now = 60.0 * number - 1
@@ -748,6 +825,24 @@ def test_after_a_turn_that_came_too_early_ten_windows_begin_with_one_request() -
         scene.now = 60.0 * number + 0.1
         rooms.append(scene.room())
     assert rooms == [1] * 10 + [100] * 3
+
+
+def test_refusals_while_nothing_is_known_tell_nothing_of_the_turn() -> None:
+    scene = Scene()
+    for _ in range(3):
+        scene.refuse()
+        scene.now += 10
+    scene.ask(99, scene.now + 60)
+    assert scene.ledger.resets_in(scene.now) == pytest.approx(60, abs=0.01)
+
+
+def test_a_refusal_in_a_window_that_has_answered_already_tells_nothing_of_the_turn() -> None:
+    scene = alone()
+    scene.ask(99, 120.0)
+    scene.refuse()
+    scene.now += 10
+    scene.ask(97, 120.0)
+    assert scene.ledger.resets_in(scene.now) == pytest.approx(120 - scene.now, abs=0.01)
 
 
 @pytest.mark.parametrize("whose", ["first", "known", "before"])

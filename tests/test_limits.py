@@ -10,6 +10,7 @@ from braze_export.endpoints import (
     Endpoint,
     Pool,
 )
+from braze_export.limits import PoolSnapshot
 
 
 @pytest.mark.parametrize("value", [0, -1, -0.5, float("nan"), float("inf"), "5", None, True])
@@ -52,6 +53,22 @@ def test_the_defaults_are_the_documented_limits() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("ids", 2500, "ids must be a RateLimit or None, such as"),
+        ("ids_fast", (40, 1), "ids_fast must be a RateLimit or None, such as"),
+        ("default", None, "default must be a RateLimit, such as"),
+        ("campaign_series", None, "campaign_series must be a RateLimit, such as"),
+        ("lists", 1000, "lists must be a RateLimit, such as"),
+    ],
+)
+def test_what_is_no_limit_is_refused(name: str, value: Any, allowed: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Limits(**{name: value})
+    assert str(caught.value).startswith(allowed)
+
+
 def test_new_workspaces_have_a_fast_tier() -> None:
     new = Limits.new_workspace()
     assert new == Limits(ids=RateLimit(250, 60), ids_fast=RateLimit(40, 1))
@@ -91,3 +108,47 @@ def test_pools_without_a_limit_are_no_pools() -> None:
     }
     assert Limits.new_workspace().by_pool()["ids_fast"] == RateLimit(40, 1)
     assert "ids" not in Limits.oldest_workspace().by_pool()
+
+
+def snapshot(
+    *, remaining: int | None, resets_in: float | None, waiting: int = 0, waited: float = 0.0
+) -> PoolSnapshot:
+    return PoolSnapshot(
+        limit=250,
+        remaining=remaining,
+        resets_in=resets_in,
+        waiting=waiting,
+        in_flight=0,
+        sent=0,
+        refused=0,
+        seconds_waited=waited,
+    )
+
+
+@pytest.mark.parametrize(
+    ("remaining", "resets_in", "waiting", "next_window", "closed_for"),
+    [
+        (0, 7.0, 1, 7.0, 7.0),
+        (0, 7.0, 0, None, 7.0),  # nobody waits for it
+        (5, 7.0, 1, None, 0.0),
+        (None, 7.0, 1, 7.0, 7.0),  # after a refusal
+        (None, None, 1, None, 0.0),
+        (0, None, 1, None, 0.0),
+    ],
+)
+def test_when_requests_go_on(
+    remaining: int | None,
+    resets_in: float | None,
+    waiting: int,
+    next_window: float | None,
+    closed_for: float,
+) -> None:
+    pool = snapshot(remaining=remaining, resets_in=resets_in, waiting=waiting)
+    assert pool.next_window == next_window
+    assert pool.closed_for == closed_for
+
+
+@pytest.mark.parametrize(("at_once", "seconds"), [(0, 12.0), (1, 12.0), (2, 6.0), (32, 0.375)])
+def test_requests_that_wait_side_by_side_wait_once(at_once: int, seconds: float) -> None:
+    pool = snapshot(remaining=0, resets_in=None, waited=12.0)
+    assert pool.surely_waited(at_once) == seconds

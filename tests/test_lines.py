@@ -102,6 +102,14 @@ def test_a_line_may_be_as_long_as_the_limit(longest: int, *, cut_off: bool) -> N
         assert (block.too_long == 25) == cut_off
 
 
+def test_a_long_line_is_whole_however_it_comes() -> None:
+    line = bytes(range(11, 251)) * 100  # more than is shown of one that is too long
+    for size in (1_000, 9_999, len(line), len(line) + 1):
+        found = blocks(cut(line + b"\n", range(0, len(line) + 1, size)), len(line))
+        assert rows(found) == [(1, 0, line)]
+        assert found[0].too_long is None
+
+
 def peak_of(pieces: int, piece: bytes, longest: int) -> tuple[int, list[Block]]:
     splitter = LineSplitter("a.json", longest)
     found: list[Block] = []
@@ -152,3 +160,9 @@ def test_very_many_lines_come_in_small_blocks() -> None:
         "f, line 500,002 (byte 700,002)",
         "f, line 500,003 (byte 700,005)",
     ]
+
+
+def test_empty_lines_by_the_thousand_end_what_has_begun_and_are_passed_over() -> None:
+    found = rows(blocks([b"{", b"\n" * 5_000, b" \n" * 5_000, b"[]\n"]))
+    assert len(found) == 5_001
+    assert [row for row in found if row[2]] == [(1, 0, b"{"), (10_001, 15_001, b"[]")]

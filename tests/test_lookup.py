@@ -13,6 +13,7 @@ from braze_export import (
     DeviceId,
     EmailAddress,
     InputError,
+    Limits,
     LookupSettings,
     PhoneNumber,
     UserAlias,
@@ -57,6 +58,16 @@ def test_the_order_of_fields_does_not_matter_and_other_fields_go_apart() -> None
         assert asked == [["email", "first_name", "external_id"], ["email"], None]
 
     run(main)
+
+
+def test_fields_decide_which_limit_a_request_counts_against() -> None:
+    async def main(stage: Stage) -> None:
+        for fields in (["email"], ["email", "campaigns_received"], ["canvases_received"], None):
+            await stage.get("u1", fields=fields)
+        pools = [pool for pool, _ in stage.gates.granted]
+        assert pools == ["ids_fast", "ids", "ids", "ids"]
+
+    run(main, gates=Gates(Limits.new_workspace()))
 
 
 def test_external_ids_and_aliases_share_a_request_and_every_other_kind_is_alone() -> None:

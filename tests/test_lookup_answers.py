@@ -115,6 +115,7 @@ def test_passing_trouble_is_outlived_together(trouble: Any, kind: type[BrazeErro
         found = await stage.get_all("u1", "u2")
         assert [user.email[:2] for user in found] == ["u1", "u2"]
         assert stage.braze.asked == [["u1", "u2"]] * 3
+        assert stage.gates.granted == [("ids", "interactive")] * 3
 
     run(main, braze=Braze(first(trouble, trouble)))
 
@@ -483,6 +484,38 @@ def test_asking_again_without_an_answer_teaches_nothing() -> None:
     run(main, braze=Braze(reply))
 
 
+def test_who_is_asked_for_once_more_is_so_once_only_though_that_is_refused() -> None:
+    def reply(body: Mapping[str, Any]) -> Response:
+        return answer(body) if "gone3" not in names_in(body) or "u1" in names_in(body) else refused
+
+    refused = Response(400, {}, b'{"message":"Bad request"}')
+
+    async def main(stage: Stage) -> None:
+        one, *gone, bad = await stage.get_all("u1", "gone1", "gone2", "gone3")
+        assert one.email == "u1@users.example"
+        assert gone == [None, None]
+        assert isinstance(bad, BadRequestError)
+        assert stage.braze.asked[:2] == [
+            ["u1", "gone1", "gone2", "gone3"],
+            ["gone1", "gone2", "gone3"],
+        ]
+        assert sorted(map(len, stage.braze.asked[2:])) == [1, 1, 1, 2]
+
+    run(main, braze=Braze(reply))
+
+
+def test_only_aliases_teach_that_silence_is_an_answer() -> None:
+    async def main(stage: Stage) -> None:
+        for n in range(4):
+            await stage.get_all(alias(1), alias(2), UserAlias(f"gone{n}", "crm"))
+        before = len(stage.braze.asked)
+        found = await stage.get_all("u1", "gone", UserAlias("gone", "crm"))
+        assert [user and user.email for user in found] == ["u1@users.example", None, None]
+        assert stage.braze.asked[before:] == [["u1", "gone", "gone"], ["gone"]]
+
+    run(main)
+
+
 def test_one_alone_of_whom_nothing_comes_is_unknown() -> None:
     async def main(stage: Stage) -> None:
         assert await stage.get_all("gone") == [None]
@@ -502,8 +535,10 @@ def test_with_braze_s_own_errors_silence_is_a_failure() -> None:
         assert isinstance(gone, DecodeError)
         assert "something is amiss" in str(gone)
         assert gone.identifiers == ("gone",)
+        before = len(stage.braze.asked)
         (alone,) = await stage.get_all("gone")
         assert isinstance(alone, DecodeError)
+        assert stage.braze.asked[before:] == [["gone"]]
 
     run(main, braze=Braze(reply))
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from attrs import Factory, define
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braze_export import BadRequestError, BrazeId, DecodeError, LookupSettings, ServerError
@@ -126,6 +126,7 @@ def check(identifier: Identifier, fields: list[str], found: Any) -> None:
         assert told == {f: expected[f] for f in fields}
 
 
+@settings(deadline=None)  # a story may be long, and the machine slow
 @given(
     script=st.lists(steps, max_size=30),
     moods=moods,

@@ -24,7 +24,9 @@ STARTS = [EXPORT_SEGMENT, EXPORT_GLOBAL_CONTROL_GROUP]
 TABLE: dict[type[BrazeError], tuple[bool, bool]] = {
     errors.BrazeError: (False, False),
     errors.InputError: (False, False),
+    errors.InvalidIdentifierError: (False, False),
     errors.ClientClosedError: (False, False),
+    errors.DeadlineExceededError: (False, False),
     errors.ExportNotReadyError: (False, False),
     errors.LimiterError: (False, False),
     errors.JobError: (False, False),

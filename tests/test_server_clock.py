@@ -159,6 +159,19 @@ def test_looks_are_of_use_until_the_bounds_are_as_narrow_as_the_quickest_answer_
     assert clock.sharp(width) is sharp
 
 
+@pytest.mark.parametrize(
+    ("way", "patience"), [(0.001, 0.05), (0.0125, 0.05), (0.1, 0.4), (0.2, 0.8), (1.0, 1.0)]
+)
+def test_answers_are_waited_for_four_times_as_long_as_the_quickest_took(
+    way: float, patience: float
+) -> None:
+    clock = ServerClock()
+    assert clock.patience() == 1.0
+    for longer in (2 * way, way, 3 * way):
+        clock.observe(sent=0.0, received=longer, clock=EPOCH, whole=True)
+    assert clock.patience() == pytest.approx(patience)
+
+
 @given(
     server=servers,
     first=st.builds(Answer, st.floats(0, 100), delays, delays),

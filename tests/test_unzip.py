@@ -212,7 +212,17 @@ def test_a_header_may_have_the_sizes_that_follow() -> None:
             check(archive, by_zipfile(archive))
 
 
-@pytest.mark.parametrize("extra", [b"\1", b"\1\0\x10", b"\1\0\x10\0", b"\0\0\0\0\0", b"\xff" * 99])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        b"\1",
+        b"\1\0\x10",
+        b"\1\0\x10\0",
+        b"\1\0\x1c\0" + bytes(28),  # with an offset and the number of a disk
+        b"\0\0\0\0\0",
+        b"\xff" * 99,
+    ],
+)
 def test_an_extra_field_may_be_none(extra: bytes) -> None:
     check(zip_of(Member(data=ROWS, extra=extra), B), [("a.json", ROWS), ("b.json", b"[1]")])
 

@@ -146,7 +146,9 @@ def test_silence_is_unknown_and_with_errors_of_braze_s_a_failure() -> None:
     told = sort(batch, Outcome(users=[user("u1")], errors=["amiss", "twice"])).given_up(alone=True)
     assert (told.unknown, told.silent) == (set(), ())
     assert isinstance(told.failed["gone"], DecodeError)
-    assert "amiss; twice" in str(told.failed["gone"])
+    assert " 200 Braze sent no profile, but: amiss; twice. " in str(told.failed["gone"])
+    told = sort(batch, Outcome(users=[user("u1")], errors=["of others"])).given_up(alone=False)
+    assert " 200 Braze sent no profile, but: errors. " in str(told.failed["gone"])
 
 
 NAMES = st.sampled_from(["a", "b", "A", "é", "e\u0301", "x y"])

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx
 
@@ -34,6 +34,8 @@ from braze_export.wire import (
     check_size,
     without_frames,
 )
+
+E = TypeVar("E", bound=BaseException)
 
 _FAILURES = (
     httpx.HTTPError,
@@ -88,9 +90,9 @@ class HttpxTransport:
         except httpx.ProtocolError as error:
             failure = translate(error, request.endpoint.label)
         except _FAILURES as error:
-            raise translate(error, request.endpoint.label) from without_frames(error, outer)
+            raise translate(error, request.endpoint.label) from _bare(error, outer)
         except asyncio.CancelledError as error:
-            raise without_frames(error, outer)  # noqa: B904 - it is the same
+            raise _bare(error, outer)  # noqa: B904 - it is the same
         finally:
             _hidden.reset(hiding)
         raise failure  # not from the other, which quotes what came, and that may be a profile
@@ -210,7 +212,7 @@ async def _get(client: httpx.AsyncClient, download: Download) -> httpx.Response:
     except _FAILURES as error:
         failure = translate(error, download.label)
     except asyncio.CancelledError as error:
-        raise without_frames(error, outer)  # noqa: B904 - it is the same
+        raise _bare(error, outer)  # noqa: B904 - it is the same
     finally:
         _hidden.reset(hiding)
     raise failure  # not from the other, which shows the link
@@ -225,6 +227,16 @@ async def _chunks(answer: httpx.Response, label: str) -> AsyncGenerator[bytes, N
     else:
         return
     raise failure  # not from the other, which shows the link
+
+
+def _bare(error: E, outer: BaseException | None) -> E:
+    """Return an error without its frames and requests, which hold the key: it may be pickled."""
+    behind: BaseException | None = error
+    while behind is not None and behind is not outer:
+        if isinstance(behind, httpx.RequestError):
+            behind._request = None  # noqa: SLF001 - there is no other way to let go of it
+        behind = behind.__cause__ or behind.__context__
+    return without_frames(error, outer)
 
 
 def translate(error: Exception, endpoint: str) -> TransportError:

@@ -151,13 +151,17 @@ def _value(draw: Draw, deep: int) -> bytes:
 
 def _witness(raw: bytes, *, once: bool = False) -> Any:
     """Return the value of JSON that leaves no doubt, or ``_NOTHING``; ``once``: of each key one."""
-    if raw.count(b"[") + raw.count(b"{") > _SHALLOW:
+    if not _shallow(raw):
         return _NOTHING
     hook = _each_once if once else None
     try:
         return json.loads(raw.decode(), parse_constant=_refuse, object_pairs_hook=hook)
     except ValueError:
         return _NOTHING
+
+
+def _shallow(raw: bytes) -> bool:
+    return raw.count(b"[") + raw.count(b"{") <= _SHALLOW
 
 
 def _refuse(word: str) -> None:
@@ -204,7 +208,8 @@ def _try_profile(raw: bytes) -> None:
     row = made[bytes]
     if row is not None:
         assert row == raw.strip(b" \t\r\n")
-        assert made[dict] is not None or len(row) > 4300  # digits that Python takes
+        # But for more digits than Python takes, or brackets.
+        assert made[dict] is not None or len(row) > 4300 or not _shallow(row)
         line = one_line(row)
         assert b"\n" not in line
         assert b"\r" not in line
@@ -238,11 +243,11 @@ def _try_record(raw: bytes, profile: UserProfile, sent: Any) -> None:
 
 
 def _writable(profile: UserProfile) -> bool:
+    """Say whether JSON can hold all that is in the record: every number, and every offset."""
     numbers = [profile.total_revenue or 0, *profile.last_coordinates]
     sound = all(isinstance(number, int) or math.isfinite(number) for number in numbers)
-    moments = (profile.created_at, profile.push_opted_in_at, profile.push_unsubscribed_at)
-    moments += (profile.email_opted_in_at, profile.email_unsubscribed_at, profile.uninstalled_at)
-    offsets = (moment.utcoffset() for moment in moments if moment is not None)
+    moments = (value for value in profile._values().values() if isinstance(value, datetime))
+    offsets = (moment.utcoffset() for moment in moments)
     sound = sound and not any(offset and offset.total_seconds() % 60 for offset in offsets)
     return sound and not profile.custom_attributes
 

@@ -1,6 +1,10 @@
-"""Choices that are drawn from the bytes of an input, so that the fuzzer makes them."""
+"""What harnesses share: choices drawn from the bytes of an input, and a place for a file."""
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -43,6 +47,13 @@ class Draw:
     def rest(self) -> bytes:
         taken, self._at = self._data[self._at :], len(self._data)
         return taken
+
+
+def scratch_file() -> Path:
+    """Return where a file can be, and be replaced, until the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder / "input"
 
 
 def with_text(text: str) -> bytes:

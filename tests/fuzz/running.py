@@ -5,6 +5,7 @@ hangs or takes too much memory does end it, by the fuzzer's own hand.
 """
 
 import re
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -13,7 +14,8 @@ from types import ModuleType
 from typing import Any
 
 _OURS = re.compile(r"braze_export/|tests/fuzz/")
-_SLOWEST = 10  # seconds for one input
+_SLOWEST = 10.0  # seconds of the processor for one input: others may slow the machine down
+_STUCK = 3600  # seconds by the clock, where no Python code runs that could be interrupted
 _MEMORY = 1500  # megabytes of the whole process
 
 
@@ -53,14 +55,27 @@ def run(group: str, seconds: int, place: Path) -> None:
         harness = import_module(f"tests.fuzz.{group}")
     findings = Findings(place / "findings")
 
+    signal.signal(signal.SIGVTALRM, _too_slow)
+
     def try_one(data: bytes) -> None:
+        signal.setitimer(signal.ITIMER_VIRTUAL, _SLOWEST)
         try:
             harness.try_one(data)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             findings.keep(data, error)
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
     atheris.Setup([sys.argv[0], *_options(harness, seconds, place)], try_one)
     atheris.Fuzz()
+
+
+class TooSlowError(Exception):
+    """An input takes too long. Of no kind that a reader would take for a damaged file."""
+
+
+def _too_slow(*_: object) -> None:
+    raise TooSlowError
 
 
 def _options(harness: ModuleType, seconds: int, place: Path) -> list[str]:
@@ -73,10 +88,11 @@ def _options(harness: ModuleType, seconds: int, place: Path) -> list[str]:
     return [
         f"-max_total_time={seconds}",
         f"-max_len={harness.LONGEST}",
-        f"-timeout={_SLOWEST}",
+        f"-timeout={_STUCK}",
         f"-rss_limit_mb={_MEMORY}",
         f"-dict={words}",
         f"-artifact_prefix={place / 'findings'}/",
+        f"-report_slow_units={_STUCK}",
         "-print_final_stats=1",
         str(corpus),
     ]

@@ -51,7 +51,7 @@ class NdjsonReader(TextReader):
         self._column = column
         self._names = list(first) if isinstance(first, dict) else []
         self._found = False
-        self._decoder = msgspec.json.Decoder(_type(column))
+        self._decoder = _decoder(column)
 
     def _items(self) -> Iterator[Items]:
         for first, part in self._parts:
@@ -68,6 +68,8 @@ class NdjsonReader(TextReader):
 
     def _quickly(self, part: str) -> list[str] | None:
         """Return the identifiers, if there is one in each line and nothing is odd."""
+        if self._decoder is None:
+            return None
         try:
             rows = list(map(self._decoder.decode, part.removesuffix("\n").split("\n")))
         except (msgspec.DecodeError, RecursionError):
@@ -104,6 +106,13 @@ class NdjsonReader(TextReader):
             return [unusable(json.dumps(value, ensure_ascii=False), place, what)]
         self.blank += not items
         return items
+
+
+def _decoder(column: str | None) -> "msgspec.json.Decoder[Any] | None":
+    try:
+        return msgspec.json.Decoder(_type(column))
+    except ValueError:  # a key with a quotation mark, say, is none that msgspec looks for
+        return None
 
 
 def _type(column: str | None) -> Any:

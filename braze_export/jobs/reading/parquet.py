@@ -64,11 +64,13 @@ class ParquetReader:
                 items = sift(texts, "row", range(row, row + len(texts)))
                 self.blank += len(texts) - len(items)
                 row += len(texts)
-                self.read_bytes = self._size * (row - 1) // rows
+                self.read_bytes = self._size * (row - 1) // max(1, rows, row - 1)
                 if items:
                     yield items
         except self._failures:
             raise self._damaged() from None  # the cause may hold the data
+        if row - 1 != rows:  # it has more than it says, or less
+            raise self._damaged()
         self.read_bytes = self._size
 
     def close(self) -> None:
