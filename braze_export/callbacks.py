@@ -176,7 +176,7 @@ def check_base(public_url: str) -> None:
         url, odd = URL(public_url), re.search(r"[\s?#\\]", public_url)
         fits = url.scheme in {"http", "https"} and bool(url.host and url.explicit_port != 0)
         fits = fits and odd is None and url.user is None and url.password is None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, IndexError):  # the last: yarl, of brackets before an @
         fits = False
     if not fits:
         raise InputError(_NO_BASE)

@@ -96,7 +96,11 @@ async def kept() -> AsyncIterator[None]:
     Raises:
         DeadlineExceededError: it was.
     """
-    timeout = asyncio.timeout_at(_ends.get())
+    until = _ends.get()
+    if until is None:
+        yield
+        return
+    timeout = asyncio.timeout_at(until)
     try:
         async with timeout:
             yield

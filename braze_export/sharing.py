@@ -34,7 +34,7 @@ from braze_export.whose import Sorted, sort, telling_fields
 
 _ENOUGH: Final = 3  # times that asking again for aliases passed over in silence may be in vain
 _FREE: Final = 0.5  # share of a window that is spent without a thought to the rest of it
-_AT_ONCE: Final = 4  # answers in one turn of the loop
+_AT_ONCE: Final = 2  # answers in one turn of the loop
 
 
 @define(eq=False)

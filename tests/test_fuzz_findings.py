@@ -13,6 +13,7 @@ from braze_export import BrazeError, DecodeError, InputError, UserAlias
 from braze_export.answers import read_messages
 from braze_export.archive import ArchiveLimits, Unpacker
 from braze_export.batching import Batch
+from braze_export.callbacks import check_base
 from braze_export.codec import decoder_for, identity, split_ids_answer
 from braze_export.endpoints import EXPORT_IDS
 from braze_export.instances import resolve_base_url
@@ -206,6 +207,11 @@ def test_addresses_with_brackets_within_a_host_are_refused(host: str) -> None:
             check(url)
     with pytest.raises(BrazeError, match="redirects to where profiles must not be fetched"):
         redirected("https://storage.example.com/a", url)
+
+
+def test_an_address_that_no_library_can_read_is_none_for_callbacks() -> None:
+    with pytest.raises(InputError, match="public_url"):
+        check_base("https://a[::1]@/")
 
 
 @pytest.mark.parametrize("host", ["[2001:db8::1]", "[2001:db8::1]:8443", "[::1]:"])

@@ -24,30 +24,21 @@ from tests.fuzz.drawing import Draw
 LONGEST: Final = 8192
 WORDS: Final = (
     *(b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x07\x08"),
-    *(
-        b"PK\x05\x05",
-        b"PK00",
-        b"\x1f\x8b\x08",
-        b"\x1f\x8b\x08\x1e",
-        b"\xef\xbb\xbf",
-        b"\n",
-        b"{}\n",
-    ),
+    *(b"PK\x05\x05", b"PK00", b"\x1f\x8b\x08", b"\x1f\x8b\x08\x1e", b"\xef\xbb\xbf", b"{}\n"),
     *(b"\xff\xff\xff\xff", b"\x01\0\x10\0", b"\x08\0", b"\0\0\0\0", b"\x01\0\0\xff\xff", b"\x03\0"),
 )
 _LIMITS: Final = ArchiveLimits(max_bytes=300_000, max_members=8, max_line=400)
 _MODULES: Final = (zlib, _inflate._fast)
 _NAMES: Final = ("a.json", "b/", "c/d.json", "", "é\n.json", "x" * 300)
 _TEXTS: Final = (
+    *(b"", b"{}", b"{}\n", b'{"a": 1}\n{"b": "\xe2\x80\xa8"}\r\n\n', b"\n" * 300),
     *(
-        b"",
-        b"{}",
-        b"{}\n",
-        b'{"a": 1}\n{"b": "\xe2\x80\xa8"}\r\n\n',
-        b"\n" * 300,
         b"\xef\xbb\xbf{}\n",
+        b"{" + b"x" * 1000 + b"}\n{}\n",
+        b'{"a":"PK\x07\x08"}\n' * 30,
+        b"\0" * 2000,
+        b"[1]\n" * 50,
     ),
-    *(b"{" + b"x" * 1000 + b"}\n{}\n", b'{"a":"PK\x07\x08"}\n' * 30, b"\0" * 2000, b"[1]\n" * 50),
     b"\n" * 5500 + b"{}\n",  # so many that blank lines are passed over
 )
 _LAYOUTS: Final = ("", "4sIII", "4sIQQ", "III", "IQQ")

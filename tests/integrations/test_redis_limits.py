@@ -36,7 +36,8 @@ async def admin(redis_server: RedisServer) -> AsyncIterator[Any]:
 
 
 async def stored(admin: Any) -> dict[bytes, dict[bytes, bytes]]:
-    keys = [key async for key in admin.scan_iter(b"braze_export*")]
+    found = [key async for key in admin.scan_iter(b"braze_export*")]
+    keys = [key for key in found if b":callback:" not in key]  # of other tests, and strings
     assert [key for key in keys if not 3600 < await admin.ttl(key) <= 3 * 3600] == []
     return {key: await admin.hgetall(key) for key in keys}
 
