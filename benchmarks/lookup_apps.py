@@ -24,6 +24,7 @@ from typing import Any
 
 import aiohttp
 import uvicorn
+import uvloop
 from aiolimiter import AsyncLimiter
 from fastapi import Depends, FastAPI, Request
 
@@ -210,4 +211,4 @@ async def _serve(app: FastAPI) -> None:
 if __name__ == "__main__":
     logging.getLogger("braze_export").setLevel(logging.ERROR)
     with suppress(KeyboardInterrupt):
-        asyncio.run(_serve(_app(sys.argv[1], sys.argv[2])))
+        uvloop.run(_serve(_app(sys.argv[1], sys.argv[2])))  # as uvicorn does where it is installed

@@ -3,9 +3,10 @@
 Pure.
 """
 
+import re
 from collections.abc import Callable
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from attrs import evolve, frozen
@@ -17,6 +18,11 @@ from braze_export.endpoints import EXPORT_IDS
 from braze_export.errors import BrazeError, DecodeError, InvalidIdentifierError
 from braze_export.identifiers import Identifier, UserAlias, is_unicode
 from braze_export.narrowing import Outcome
+
+# Braze sends it among the first. What stands before it here is text, numbers and words, so that it
+# is the user's own, and not that of anything within; reading all of 20 KB takes ten times as long.
+_MEMBER: Final = rb'\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.\w]+)\s*,'
+_AHEAD: Final = re.compile(rb'\s*\{(?:%b)*?\s*"external_id"\s*:\s*"([^"\\]+)"' % _MEMBER)
 
 
 class _WithId(msgspec.Struct, gc=False):
@@ -43,6 +49,9 @@ def names_for(identifier: Identifier) -> Callable[[msgspec.Raw], frozenset[Any]]
 
 def external_ids(user: msgspec.Raw) -> frozenset[Any]:
     """Return the external id of a profile, if there is one and it can be read."""
+    ahead = _AHEAD.match(user)
+    if ahead is not None and ahead[1].isascii():
+        return frozenset((ahead[1].decode(),))
     found = read_part(_by_id, user)
     name = None if found is None else found.external_id
     return frozenset() if name is None or not is_unicode(name) else frozenset((name,))

@@ -177,3 +177,39 @@ def test_each_identifier_is_in_exactly_one_place(
                 UserAlias(a["alias_name"], a["alias_label"]) for a in names.get("user_aliases", ())
             ]
             assert identifier in known
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (b'{"created_at":"x","external_id":"u1","devices":[]}', {"u1"}),
+        (b' { "n" : null , "f":-1.5e+3,"external_id" : "u1" }', {"u1"}),
+        (b'{"a":{"external_id":"other"},"external_id":"u1"}', {"u1"}),
+        (b'{"a":["external_id"],"external_id":"u1"}', {"u1"}),
+        (b'{"a":"\\",\\"external_id\\":\\"other","external_id":"u1"}', {"u1"}),
+        (b'{"a":"external_id","b":{"external_id":"other"}}', set()),
+        (b'{"external_id":"\\u00e9"}', {"é"}),
+        ('{"external_id":"é"}'.encode(), {"é"}),
+        (b'{"external_id":null}', set()),
+        (b'{"external_id":""}', {""}),
+        (b'["external_id","u1"]', set()),
+    ],
+)
+def test_the_external_id_is_the_users_own_wherever_it_stands(sent: bytes, expected: Any) -> None:
+    assert external_ids(msgspec.Raw(sent)) == expected
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "external_id", 'q"', "\\"]),
+        st.recursive(
+            st.none() | st.integers() | st.text(max_size=3) | st.sampled_from(["external_id"]),
+            lambda inner: st.lists(inner) | st.dictionaries(st.just("external_id"), inner),
+            max_leaves=4,
+        ),
+    )
+)
+def test_it_is_what_reading_all_of_it_says(user: dict[str, Any]) -> None:
+    name = user.get("external_id")
+    expected = {name} if isinstance(name, str) else set()
+    assert external_ids(raw(user)) == expected
