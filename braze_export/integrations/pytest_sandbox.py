@@ -143,7 +143,7 @@ class ThreadedSandbox(Sandbox):
 
     def close(self) -> None:
         """Stop listening, close all connections, remove all files: Braze is gone."""
-        self._home.run(self._end(super().aclose()))
+        self._home.run(super().aclose())
 
     async def start(self) -> None:
         """Do what ``open()`` does, for any async library."""
@@ -152,15 +152,6 @@ class ThreadedSandbox(Sandbox):
     async def aclose(self) -> None:
         """Do what ``close()`` does, for any async library."""
         self.close()
-
-    async def _end(self, rest: Coroutine[Any, Any, None]) -> None:
-        # Tests end as soon as they can, also while a connection is being accepted. In these turns
-        # that is brought to its end; otherwise nobody would close it.
-        for listening in self._listener.sockets if self._listener else ():
-            asyncio.get_running_loop().remove_reader(listening.fileno())
-        for _ in range(3):
-            await asyncio.sleep(0)
-        await rest
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from braze_export.sandbox.people import Person
 from braze_export.sandbox.settings import NEW_WORKSPACE, Settings, is_loopback
 from braze_export.sandbox.tally import Counters, RequestRecord, Tally
 from braze_export.sandbox.windows import Pool, PoolName, Window
-from braze_export.sandbox.wire import Sent, compose, send, spoil
+from braze_export.sandbox.wire import Sent, accept_no_more, compose, send, spoil
 from braze_export.sandbox.workspace import Workspace
 
 COUNTERS = "/sandbox/counters"
@@ -187,6 +187,7 @@ class Sandbox(Settings):
         if listener is None or http is None:
             return
         self._listener = self._http = None
+        await accept_no_more(listener)
         listener.close()
         http.pre_shutdown()
         await http.shutdown(_GRACE)

@@ -188,3 +188,13 @@ async def _stream(
 
 def _step(pace: float) -> int:
     return max(1, int(pace / _PIECES_PER_SECOND))
+
+
+async def accept_no_more(listener: asyncio.Server) -> None:
+    """Bring to its end what is being accepted: with the listener closed, nobody would close it."""
+    loop = asyncio.get_running_loop()
+    with suppress(RuntimeError, NotImplementedError):  # loops that see to it themselves
+        for listening in listener.sockets:
+            loop.remove_reader(listening.fileno())
+    for _ in range(3):
+        await asyncio.sleep(0)
