@@ -880,6 +880,11 @@ async def the_other(address: str, stack: AsyncExitStack, waits: aiohttp.ClientSe
             return gets
 
 
+async def posted(session: aiohttp.ClientSession, path: str, body: bytes) -> int:
+    async with session.post(path, data=body) as answer:
+        return answer.status
+
+
 async def test_two_workers_of_one_app(
     tmp_path: Path, address: str, redis_server: RedisServer
 ) -> None:
@@ -896,8 +901,11 @@ async def test_two_workers_of_one_app(
             async with waits.post("/jobs") as answer:
                 path = (await answer.json()).removeprefix(address)
             ending = asyncio.create_task(waits.get("/jobs/" + path.rpartition("/")[2]))
+            while (
+                await posted(gets, path, b"") == 404
+            ):  # what is expected is told in the background
+                await asyncio.sleep(0.01)
             for body, status in ((b"", 400), (GOOD, 200), (BAD, 200)):
-                async with gets.post(path, data=body) as answer:
-                    assert answer.status == status
+                assert await posted(gets, path, body) == status
             async with await ending as answer:
                 assert await answer.json() is True
