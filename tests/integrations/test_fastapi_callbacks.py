@@ -901,9 +901,7 @@ async def test_two_workers_of_one_app(
             async with waits.post("/jobs") as answer:
                 path = (await answer.json()).removeprefix(address)
             ending = asyncio.create_task(waits.get("/jobs/" + path.rpartition("/")[2]))
-            while (
-                await posted(gets, path, b"") == 404
-            ):  # told in the background
+            while await posted(gets, path, b"") == 404:  # told in the background
                 await asyncio.sleep(0.01)
             for body, status in ((b"", 400), (GOOD, 200), (BAD, 200)):
                 assert await posted(gets, path, body) == status
