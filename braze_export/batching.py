@@ -218,6 +218,17 @@ async def check_all(identifiers: Identifiers) -> None:
         InputError: an item is no identifier; the message names its position.
     """
     if isinstance(identifiers, list | tuple | set | frozenset):
-        for position, item in enumerate(identifiers):
-            await _give_way(position)
-            check_identifier(item, position)
+        await read_all(identifiers)
+
+
+async def read_all(identifiers: Iterable[Identifier]) -> list[Identifier]:
+    """Return every item, read and checked before the first is asked for.
+
+    Raises:
+        InputError: an item is no identifier; the message names its position.
+    """
+    checked = []
+    for position, item in enumerate(identifiers):
+        await _give_way(position)
+        checked.append(check_identifier(item, position))
+    return checked

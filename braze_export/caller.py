@@ -22,7 +22,7 @@ from braze_export.errors import (
     RateLimitError,
     TransportError,
 )
-from braze_export.limits import Lane, Limiter, Permit
+from braze_export.limits import Lane, Limiter, Permit, PoolSnapshot
 from braze_export.observing import Observing
 from braze_export.retry import RetryPolicy, is_refusal
 from braze_export.tasks import TaskScope
@@ -123,9 +123,13 @@ class Caller:
             deadlines.check_wait(self.closed_for(pool))
         return await self.observing.acquire(self.limiter, pool, lane)
 
+    def standing(self, pool: Pool) -> PoolSnapshot | None:
+        """Return how a pool stands now; ``None`` if the limiter says nothing of it."""
+        return self.limiter.snapshot().get(pool)
+
     def closed_for(self, pool: Pool) -> float:
         """Return for how many seconds, as far as is known, the limit lets nobody through."""
-        known = self.limiter.snapshot().get(pool)
+        known = self.standing(pool)
         return 0.0 if known is None else known.closed_for
 
     async def _in_time(self, call: "_Call[R]") -> R:

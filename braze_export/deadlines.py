@@ -54,8 +54,8 @@ def ends() -> float | None:
 
 def left() -> float | None:
     """Return the seconds until the deadline, or ``None`` without one."""
-    ends = _ends.get()
-    return None if ends is None else ends - asyncio.get_running_loop().time()
+    until = _ends.get()
+    return None if until is None else until - asyncio.get_running_loop().time()
 
 
 def over_in(seconds: float) -> bool:

@@ -114,7 +114,7 @@ class Lookup:
         request = shape.asked.get(identifier)
         if waiter.ends is not None and not (request and request.under_way):
             deadlines.check_wait(self._sharing.closed_for(shape.pool))
-        self._sharing.request_for(shape, identifier).add(waiter)
+        (request or self._sharing.request_for(shape, identifier)).add(waiter)
         return waiter
 
     def _check_loop(self) -> None:
@@ -148,7 +148,7 @@ class Lookup:
                 del self._shapes[oldest]
             fast = not costs_fast_tier(fields)
             pool = self.caller.limiter.limits.pool_of(EXPORT_IDS, fast=fast)
-            shape = self._shapes[key] = Shape(fields, pool)
+            shape = self._shapes[key] = Shape(key, fields, pool)
         return shape
 
 

@@ -19,6 +19,7 @@ from braze_export.errors import BadRequestError, BrazeError, PayloadTooLargeErro
 from braze_export.limits import Lane, Permit
 from braze_export.models.fields import costs_fast_tier
 from braze_export.models.results import FailedBatch, InvalidUserId
+from braze_export.wire import without_frames
 
 _ENOUGH: Final = 2
 
@@ -151,11 +152,7 @@ def _is_refusal(failure: FailedBatch) -> bool:
 
 def _failed(batch: Batch, error: BrazeError) -> Outcome:
     # Kept, it may be by the thousand: without the frames, which hold whole answers.
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return Outcome(failed=[FailedBatch(batch.identifiers, error)])
+    return Outcome(failed=[FailedBatch(batch.identifiers, without_frames(error))])
 
 
 def read(batch: Batch, answer: IdsAnswer) -> Outcome:

@@ -96,6 +96,7 @@ class Shape:
     """What is asked with the same fields.
 
     Attributes:
+        key: what shapes are told apart by: the fields in any order.
         fields: ``fields_to_export``; ``None`` to send none.
         pool: the limit that its requests count against.
         open: the request that fills just now.
@@ -103,16 +104,12 @@ class Shape:
         in_vain: times in a row that aliases passed over in silence were unknown.
     """
 
+    key: frozenset[str] | None
     fields: tuple[str, ...] | None
     pool: Pool
     open: "SharedRequest | None" = None
     asked: "dict[Identifier, SharedRequest]" = Factory(dict)
     in_vain: int = 0
-
-    @property
-    def key(self) -> frozenset[str] | None:
-        """What shapes are told apart by: the fields in any order."""
-        return None if self.fields is None else frozenset(self.fields)
 
 
 @define(eq=False)
@@ -121,7 +118,7 @@ class SharedRequest:
 
     Attributes:
         shape: what it asks for.
-        told: is told when one of its requests has ended, with the try's number and the status.
+        told: is told when one of its requests has ended, with the number of the try.
         size: identifiers that it takes by being joined.
         final: whether it asks once more for those of whom nothing came: then silence is an answer.
         waiting: by identifier; of one that nobody waits for any more, but that was asked for, none.
@@ -132,7 +129,7 @@ class SharedRequest:
     """
 
     shape: Shape
-    told: Callable[["SharedRequest", int, int | None], None]
+    told: Callable[["SharedRequest", int], None]
     size: int = BATCH_SIZE
     final: bool = False
     waiting: dict[Identifier, list[Waiter]] = Factory(dict)
@@ -253,4 +250,4 @@ class SharedRequest:
         """Note that a request has ended: it may be tried again."""
         self.on_wire = False
         self.answered = status is not None and 200 <= status < 300
-        self.told(self, attempt, status)
+        self.told(self, attempt)

@@ -55,10 +55,7 @@ class Sharing:
     _sealed_at: dict[Pool, float] = field(init=False, factory=dict)  # when the last one was
 
     def request_for(self, shape: Shape, identifier: Identifier) -> SharedRequest:
-        """Return the request that is to bring an answer: a new one, if none has room."""
-        request = shape.asked.get(identifier)
-        if request is not None:
-            return request
+        """Return a request that takes an identifier: a new one, if none has room."""
         if type(identifier) in SINGLE_KINDS:
             return self._start(SharedRequest(shape, self._sent, size=1))
         if shape.open is None or not shape.open.has_room:
@@ -67,13 +64,12 @@ class Sharing:
 
     def closed_for(self, pool: Pool) -> float:
         """Return the seconds until a look-up that comes now may be sent, as far as is known."""
-        limiter = self.caller.limiter
-        known = limiter.snapshot().get(pool)
+        known = self.caller.standing(pool)
         if known is None or not known.closed_for:
             return 0.0
         before = sum(r.shape.pool == pool and not r.sent_off for r in self.requests)
         windows = before // max(1, known.limit)
-        return known.closed_for + windows * limiter.limits.by_pool()[pool].period
+        return known.closed_for + windows * self.caller.limiter.limits.by_pool()[pool].period
 
     def _start(self, request: SharedRequest) -> SharedRequest:
         request.task = self.caller.scope.spawn(self._carry_out(request))
@@ -146,7 +142,7 @@ class Sharing:
             if turn.over or given % _AT_ONCE == 0:
                 await turn.give_way()
 
-    def _sent(self, request: SharedRequest, attempt: int, _status: int | None) -> None:
+    def _sent(self, request: SharedRequest, attempt: int) -> None:
         """See what is to be done when a request has ended, and may be tried again."""
         if request.in_vain and not (request.answered and attempt == 1):  # else it may be kept
             request.drop()
@@ -185,7 +181,7 @@ class Sharing:
         if len(self.requests) == 1 and len(request.waiting) == 1:
             return 0.0
         pool, linger = request.shape.pool, self.settings.linger
-        known = self.caller.limiter.snapshot().get(pool)
+        known = self.caller.standing(pool)
         if known is None or not known.remaining or known.resets_in is None:
             return linger
         if known.remaining > known.limit * _FREE:

@@ -1,9 +1,9 @@
 """What crosses the seam to an HTTP library: frozen values, and the transport's protocol.
 
-No ``async`` code, no HTTP library.
+No HTTP library, and nothing that waits but for the pieces of a body.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, NoReturn, Protocol, TypeVar
 
@@ -164,7 +164,7 @@ class Transport(Protocol):
     """Moves bytes, decides nothing.
 
     Raises, from all of it: ``TransportError`` and nothing else of the HTTP library's; and
-    ``DecodeError`` where an answer is not taken (``check_encoding``, ``check_size``).
+    ``DecodeError`` where an answer is not taken (``check_encoding``, ``gathered``).
     Redirects are not followed: the key must not reach another host.
     """
 
@@ -201,31 +201,44 @@ def check_encoding(headers: Mapping[str, str], endpoint: Endpoint) -> None:
         )
 
 
-def check_size(size: int, endpoint: Endpoint) -> None:
-    """Accept a body of so many bytes, decompressed.
+async def gathered(pieces: AsyncIterable[bytes], endpoint: Endpoint) -> bytes:
+    """Return the whole of a body that comes in pieces, decompressed.
 
     Raises:
         DecodeError: it is larger than any answer of Braze: a bomb, say.
     """
-    if size > MAX_ANSWER:
-        raise DecodeError(
-            f"the body is over {MAX_ANSWER:,} bytes",
-            endpoint=endpoint.label,
-            hint="Ask for fewer fields",
-        )
+    taken: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        size += len(piece)
+        if size > MAX_ANSWER:
+            raise DecodeError(
+                f"the body is over {MAX_ANSWER:,} bytes",
+                endpoint=endpoint.label,
+                hint="Ask for fewer fields",
+            )
+        taken.append(piece)
+    return b"".join(taken)
 
 
-def without_frames(error: E, outer: BaseException | None) -> E:
-    """Return an error of an HTTP library without the frames that it went through.
+def causes(error: BaseException, outer: BaseException | None = None) -> Iterator[BaseException]:
+    """Yield an error and those behind it, up to the one that was being handled already."""
+    behind: BaseException | None = error
+    while behind is not None and behind is not outer:
+        yield behind
+        behind = behind.__cause__ or behind.__context__
 
-    Their locals hold the headers with the key, or the link, and there are logs with locals.
+
+def without_frames(error: E, outer: BaseException | None = None) -> E:
+    """Return an error without the frames that it went through.
+
+    Their locals hold whole answers; those of an HTTP library the headers with the key, or the
+    link, and there are logs with locals.
 
     Args:
         error: and those behind it, whose frames are dropped.
         outer: what the caller was handling already: from there on, frames are its own.
     """
-    behind: BaseException | None = error
-    while behind is not None and behind is not outer:
+    for behind in causes(error, outer):
         behind.__traceback__ = None
-        behind = behind.__cause__ or behind.__context__
     return error

@@ -3,7 +3,6 @@
 https://www.braze.com/docs/api/endpoints/export
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, overload
@@ -11,12 +10,10 @@ from typing import Any, Literal, overload
 from attrs import evolve
 from typing_extensions import TypeVar
 
-from braze_export.batching import Identifiers, check_iterable
+from braze_export.batching import Identifiers, check_iterable, read_all
 from braze_export.caller import Caller, Meter
 from braze_export.codec import decoder_for, fields_of
-from braze_export.endpoints import (
-    EXPORT_IDS,
-)
+from braze_export.endpoints import EXPORT_IDS
 from braze_export.errors import InputError
 from braze_export.export_context import ExportContext
 from braze_export.identifiers import Identifier, check_identifier
@@ -35,7 +32,6 @@ T = TypeVar("T", default=UserProfile)
 AnyIdentifier = TypeVar("AnyIdentifier", bound=Identifier)
 
 DEFAULT_CONCURRENCY = 32
-_ITEMS_PER_TURN = 1000
 _log = logging.getLogger("braze_export")
 
 
@@ -215,9 +211,4 @@ async def _checked(identifiers: Iterable[Identifier]) -> list[Identifier]:
     check_iterable(identifiers)
     if not isinstance(identifiers, Iterable):
         raise InputError("get_many takes no async iterable: read it into a list first")
-    checked = []
-    for position, item in enumerate(identifiers):
-        checked.append(check_identifier(item, position))
-        if position % _ITEMS_PER_TURN == _ITEMS_PER_TURN - 1:
-            await asyncio.sleep(0)
-    return checked
+    return await read_all(identifiers)

@@ -8,7 +8,6 @@ from contextlib import aclosing, asynccontextmanager
 import aiohttp
 from yarl import URL
 
-from braze_export.endpoints import Endpoint
 from braze_export.errors import (
     ClientClosedError,
     ConnectError,
@@ -25,7 +24,7 @@ from braze_export.wire import (
     Response,
     Streamed,
     check_encoding,
-    check_size,
+    gathered,
     without_frames,
 )
 
@@ -78,7 +77,7 @@ class AiohttpTransport:
             ) as answer:
                 headers = {name.lower(): value for name, value in answer.headers.items()}
                 check_encoding(headers, request.endpoint)
-                body = await _body(answer, request.endpoint)
+                body = await gathered(answer.content.iter_any(), request.endpoint)
                 return Response(answer.status, headers, body)
         except aiohttp.ClientResponseError as error:
             failure = translate(error, request.endpoint.label)
@@ -122,15 +121,6 @@ class AiohttpTransport:
         if self._session.closed:
             raise ClientClosedError("the aiohttp session that the client was given is closed")
         return self._session
-
-
-async def _body(answer: aiohttp.ClientResponse, endpoint: Endpoint) -> bytes:
-    pieces, size = [], 0
-    async for piece in answer.content.iter_any():
-        size += len(piece)
-        check_size(size, endpoint)
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 async def _get(session: aiohttp.ClientSession, download: Download) -> aiohttp.ClientResponse:

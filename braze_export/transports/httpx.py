@@ -30,8 +30,9 @@ from braze_export.wire import (
     Response,
     Streamed,
     Timeouts,
+    causes,
     check_encoding,
-    check_size,
+    gathered,
     without_frames,
 )
 
@@ -180,14 +181,10 @@ async def _answer(client: httpx.AsyncClient, request: Request) -> Response:
     try:
         headers = {name.lower(): value for name, value in answer.headers.items()}
         check_encoding(headers, request.endpoint)
-        pieces, size = [], 0
-        async for piece in answer.aiter_bytes():
-            size += len(piece)
-            check_size(size, request.endpoint)
-            pieces.append(piece)
+        body = await gathered(answer.aiter_bytes(), request.endpoint)
     finally:
         await answer.aclose()
-    return Response(answer.status_code, headers, b"".join(pieces))
+    return Response(answer.status_code, headers, body)
 
 
 def _timeout(timeouts: Timeouts) -> httpx.Timeout:
@@ -231,11 +228,9 @@ async def _chunks(answer: httpx.Response, label: str) -> AsyncGenerator[bytes, N
 
 def _bare(error: E, outer: BaseException | None) -> E:
     """Return an error without its frames and requests, which hold the key: it may be pickled."""
-    behind: BaseException | None = error
-    while behind is not None and behind is not outer:
+    for behind in causes(error, outer):
         if isinstance(behind, httpx.RequestError):
             behind._request = None  # noqa: SLF001 - there is no other way to let go of it
-        behind = behind.__cause__ or behind.__context__
     return without_frames(error, outer)
 
 
