@@ -8,7 +8,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from attrs import Factory, asdict, define, frozen
 
+from benchmarks.scene import obeying, tell
 from braze_export.sandbox import Fault, Sandbox
 from braze_export.sandbox.windows import Window
 
@@ -139,37 +139,28 @@ class _Scene:
         return cls(setting, sandbox, arrivals)
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
         async with self.sandbox as sandbox:
-            _tell({"url": sandbox.url, "api_key": sandbox.api_key})
-            threading.Thread(target=self._listen, args=(loop, ended), daemon=True).start()
             company = asyncio.create_task(self._company())
-            await ended.wait()
+            await obeying(sandbox, self._obey)
             company.cancel()
-
-    def _listen(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
-        for line in sys.stdin:
-            loop.call_soon_threadsafe(self._obey, json.loads(line))
-        loop.call_soon_threadsafe(ended.set)
 
     def _obey(self, command: dict[str, Any]) -> None:
         match command["do"]:
             case "use":
-                _tell(self.sandbox.use_up(command["requests"]))
+                tell(self.sandbox.use_up(command["requests"]))
             case "change":
                 self.sandbox.change_limit(Window(command["limit"], self.setting.period))
-                _tell(None)
+                tell(None)
             case "forget":
                 self.arrivals.clear()
                 self.sandbox.log.clear()
                 self.others.clear()
-                _tell(None)
+                tell(None)
             case "report":
                 served = zip(self.arrivals, self.sandbox.log, strict=True)
                 granted = [moment for moment, record in served if record.status != 429]
                 refused = len(self.arrivals) - len(granted)
-                _tell({"granted": granted, "refused": refused, "others": self.others})
+                tell({"granted": granted, "refused": refused, "others": self.others})
 
     async def _company(self) -> None:
         """Take what others take of each window."""
@@ -183,11 +174,6 @@ class _Scene:
                 await asyncio.sleep(begins + number * pause - self.sandbox.clock())
                 self.others[window] += self.sandbox.use_up(1)
             await asyncio.sleep(begins + setting.period - self.sandbox.clock())
-
-
-def _tell(answer: Any) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

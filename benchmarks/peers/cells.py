@@ -113,7 +113,7 @@ def play(work: Work, side: Side, ids: Path, places: Path) -> Outcome:
             client.hear()
             # Windows are told in whole seconds, and the first begins with this one.
             time.sleep(-time.time() % 1 + 0.003)
-            server.say("begin")
+            server.say(json.dumps("begin"))
             server.hear()
             began = time.time() % 1
             client.say("go")
@@ -121,7 +121,7 @@ def play(work: Work, side: Side, ids: Path, places: Path) -> Outcome:
             alarm.start()
             told = client.hear()
             alarm.cancel()
-        server.say("report")
+        server.say(json.dumps("report"))
         counts = Counts(*server.hear())
     return Outcome(
         work=work.name, side=side.name, counts=counts, began=began, ended=client.dead,

@@ -9,13 +9,13 @@ import asyncio
 import json
 import math
 import sys
-import threading
 import time
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from attrs import Factory, define, frozen
 
 from benchmarks.peers.counts import Counts
+from benchmarks.scene import obeying, tell
 from braze_export.sandbox import Fault, Sandbox
 from braze_export.sandbox.windows import Window
 
@@ -84,17 +84,8 @@ class _Scene:
 
     async def run(self) -> None:
         """Serve until standard input ends."""
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
         async with self.sandbox as sandbox:
-            _tell({"url": sandbox.url, "api_key": sandbox.api_key})
-            threading.Thread(target=self._listen, args=(loop, ended), daemon=True).start()
-            await ended.wait()
-
-    def _listen(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
-        for line in sys.stdin:
-            loop.call_soon_threadsafe(self._obey, line.strip())
-        loop.call_soon_threadsafe(ended.set)
+            await obeying(sandbox, self._obey)
 
     def _obey(self, command: str) -> None:
         if command == "begin":
@@ -102,10 +93,10 @@ class _Scene:
             self.began, self.number = math.floor(time.time()), 0
             # Another period than before: nothing is used of it.
             self.sandbox.change_limit(Window(self.manner.limit, self.manner.period))
-            _tell(None)
+            tell(None)
         else:
             seen, before = self._seen(), self.before
-            _tell(
+            tell(
                 [
                     seen.requests - before.requests,
                     seen.refused - before.refused,
@@ -116,11 +107,6 @@ class _Scene:
     def _seen(self) -> Counts:
         counters = self.sandbox.counters
         return Counts(counters.requests, counters.rate_limited, self.sandbox.connections_made)
-
-
-def _tell(answer: Any) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 
 from braze_export.cli.screen import printable_json
 from braze_export.sandbox import Fault, Sandbox
-from tests.cli.conftest import serving
+from tests.cli.conftest import point_to, serving
 
 # Clears the screen, in seven bits and in eight; rings; turns the text round; ends the line.
 HOSTILE = "a\x1b[2J\x9b2J\x07\u202e\u2066\r\nb\u2028\x7f"
@@ -50,8 +50,7 @@ def test_nothing_of_an_answer_steers_the_terminal(
 ) -> None:
     with serving(users=1) as sandbox:
         spoilt(sandbox)
-        monkeypatch.setenv("BRAZE_API_KEY", sandbox.api_key)
-        monkeypatch.setenv("BRAZE_REST_ENDPOINT", sandbox.url)
+        point_to(sandbox, monkeypatch)
         monkeypatch.setattr("sys.stdout.isatty", lambda: seen)
         monkeypatch.setenv("NO_COLOR", "1")
         ran = run(*command)
@@ -67,8 +66,7 @@ def test_profiles_on_a_terminal_are_the_same_json(
 ) -> None:
     with serving(users=1) as sandbox:
         spoilt(sandbox)
-        monkeypatch.setenv("BRAZE_API_KEY", sandbox.api_key)
-        monkeypatch.setenv("BRAZE_REST_ENDPOINT", sandbox.url)
+        point_to(sandbox, monkeypatch)
         monkeypatch.setattr("sys.stdout.isatty", lambda: seen)
         ran = run("ids", "u1")
     (row,) = map(json.loads, ran.lines)
@@ -79,8 +77,7 @@ def test_profiles_on_a_terminal_are_the_same_json(
 def test_a_message_of_braze_steers_no_terminal(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(users=1) as sandbox:
         sandbox.inject(Fault(status=400, body={"message": HOSTILE, "errors": [HOSTILE]}), times=99)
-        monkeypatch.setenv("BRAZE_API_KEY", sandbox.api_key)
-        monkeypatch.setenv("BRAZE_REST_ENDPOINT", sandbox.url)
+        point_to(sandbox, monkeypatch)
         ran = run("segments", "details", "s", "-vv")
     assert ran.code == 1
     assert "2J" in ran.err
