@@ -273,6 +273,22 @@ def test_whoever_is_in_a_hurry_is_not_held_up_beyond_half_of_his_time() -> None:
     run(main, gates=gates, lookups=LookupSettings(pace=10.0))
 
 
+def test_whoever_is_in_a_hurry_joins_a_full_request_that_waits_for_the_limit() -> None:
+    async def main(stage: Stage) -> None:
+        calls = [stage.begin(f"u{n}") for n in range(50)]
+        await turns()
+        assert len(stage.gates.waiting) == 1  # full before its time to fill was over
+        with deadline(0.25):
+            hurried = stage.begin("u9")
+        await turns()
+        stage.gates.open()
+        assert (await hurried).email == "u9@users.example"
+        await asyncio.gather(*calls)
+        assert len(stage.braze.bodies) == 1
+
+    run(main, gates=Gates(shut=True), lookups=LookupSettings(linger=1.0))
+
+
 def test_paced_requests_take_in_all_that_comes_meanwhile_and_leave_when_full() -> None:
     async def main(stage: Stage) -> None:
         began = asyncio.get_running_loop().time()

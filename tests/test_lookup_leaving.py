@@ -173,6 +173,24 @@ def test_a_request_that_hangs_is_not_waited_for_without_end_when_nobody_wants_it
     run(main)
 
 
+def test_who_joined_a_request_that_hangs_and_gives_up_as_well_does_not_keep_it_either() -> None:
+    async def main(stage: Stage) -> None:
+        stage.braze.latency = 60
+        call = stage.begin("u1")
+        await asyncio.sleep(LATENCY)
+        await give_up(call)
+        await asyncio.sleep(4)
+        other = stage.begin("u1")
+        await asyncio.sleep(2)
+        await give_up(other)
+        await asyncio.sleep(4)
+        assert (stage.gates.in_flight, stage.braze.under_way) == (1, 1)
+        await asyncio.sleep(2)
+        assert (stage.gates.in_flight, stage.braze.under_way) == (0, 0)
+
+    run(main)
+
+
 @pytest.mark.parametrize("moment", ["before the answer", "in the pause"])
 @pytest.mark.parametrize(
     "trouble", [BUSY, Response(429, {}, b"{}"), Response(400, {}, b"{}"), OSError("x")]

@@ -309,6 +309,8 @@ def test_a_name_that_is_not_the_text_it_says() -> None:
         (zip_of(Member(data=ROWS, packed=deflate(ROWS)[:5])), "does not end in time"),
         (zip_of(Member(data=ROWS, packed=b"")), "size or checksum is wrong"),
         (zip_of(Member(data=ROWS, packed=b"\xff" * 40)), r"is damaged \("),
+        # A directory has no bytes at all.
+        (zip_of(Member(name="d/", data=ROWS, packed=b"")), "size or checksum is wrong"),
         (zip_of(Member(data=ROWS, packed_size=IN_EXTRA)), "checksum is wrong"),
         (
             zip_of(Member(data=ROWS, packed_size=IN_EXTRA, extra=b"\1\0\4\0abcd")),
