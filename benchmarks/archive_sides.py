@@ -7,7 +7,6 @@ hides the faster inflate.
 import asyncio
 import json
 import os
-import resource
 import sys
 import time
 import zipfile
@@ -20,6 +19,7 @@ import orjson
 if os.environ.get("NO_ISAL"):
     sys.modules["isal"] = None  # type: ignore[assignment]
 
+from benchmarks.peak import peak_mb
 from benchmarks.watch import Watch
 from braze_export import UserProfile, read_archive
 
@@ -84,7 +84,7 @@ def main() -> None:
     result |= {
         "seconds": time.perf_counter() - began,
         "cpu": time.process_time() - used,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak_mb(),
     }
     print(json.dumps(result))
 

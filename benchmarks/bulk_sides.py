@@ -22,6 +22,7 @@ import aiohttp
 import orjson
 from attrs import define
 
+from benchmarks.peak import peak_mb
 from benchmarks.sides import UNLIMITED
 from braze_export import BrazeClient
 
@@ -247,8 +248,7 @@ def _cpu() -> float:
 
 
 def _peak() -> float:
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_maxrss for usage in spent) / 1024
+    return peak_mb() + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

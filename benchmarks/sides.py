@@ -6,7 +6,6 @@ The key comes from the environment. Prints one line of JSON.
 import asyncio
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 import aiohttp
 import orjson
 
+from benchmarks.peak import peak_mb
 from braze_export import BrazeClient, Limits, RateLimit, UserProfile
 
 UNLIMITED = Limits(ids=RateLimit(1_000_000_000, 1))
@@ -134,7 +134,7 @@ def main() -> None:
                 "users": users,
                 "seconds": time.perf_counter() - began,
                 "cpu": time.process_time() - used,
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "peak_mb": peak_mb(),
             }
         )
     )

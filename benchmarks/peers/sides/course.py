@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
+from benchmarks.peak import peak_mb
+
 BATCH = 50  # identifiers that Braze takes in one request
 AT_ONCE = 32  # requests; what this library does unless told otherwise
 #: Seconds after which those that can be told how long to wait give a request up.
@@ -82,7 +84,7 @@ def run(work: Callable[[Course], object]) -> None:
         return {
             "seconds": time.perf_counter() - began,
             "cpu": time.process_time() - used,
-            "peak_mb": _peak_mb(),
+            "peak_mb": peak_mb(),
             "answered": len(course.answered),
             "unknown": len(course.unknown),
             "raised": course.raised,
@@ -95,12 +97,6 @@ def run(work: Callable[[Course], object]) -> None:
     signal.signal(signal.SIGTERM, end)
     work(course)
     _say(told())
-
-
-def _peak_mb() -> float:
-    # Not from getrusage: what that tells begins with the memory of the process that started us.
-    with open("/proc/self/status", encoding="ascii") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def _say(word: Any) -> None:
