@@ -225,6 +225,22 @@ async def test_a_drop_after_the_answer_costs_only_the_connection(connect: Connec
     assert client.sandbox.connections_made == 2
 
 
+@pytest.mark.parametrize(("reset", "end"), [(True, b"reset"), (False, b"")])
+async def test_a_connection_is_closed_or_reset(connect: Connect, reset: bool, end: bytes) -> None:
+    client = await connect()
+    client.sandbox.inject(Fault(drop="before", reset=reset))
+    assert await talk(client) == end
+
+
+async def test_informational_answers_come_before_the_answer(connect: Connect) -> None:
+    client = await connect()
+    client.sandbox.inject(Fault(informational=[100, 103], drop="after"))
+    first, second, answer, _ = (await talk(client)).split(b"\r\n\r\n", 3)
+    assert first.startswith(b"HTTP/1.1 100 ")
+    assert second.startswith(b"HTTP/1.1 103 ")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 async def test_faults_combine(connect: Connect) -> None:
     client = await connect(gzip=True)
     client.sandbox.inject(
@@ -256,6 +272,7 @@ async def test_truncated_gzip(connect: Connect) -> None:
         {"drop": "now"},
         {"truncate": -1},
         {"slow": 0},
+        {"informational": [101]},
     ],
 )
 def test_faults_are_checked(options: dict[str, Any]) -> None:
