@@ -15,7 +15,7 @@ from braze_export._json import dumps, items, loads, members, read_part
 from braze_export.answers import decode_error, read_messages
 from braze_export.endpoints import Endpoint
 from braze_export.identifiers import is_unicode
-from braze_export.lenient import decode_profile, structure_leniently
+from braze_export.lenient import from_json, remember, structure_leniently
 from braze_export.models.profile import UserProfile
 from braze_export.structuring import field_names, structurer_for, why
 
@@ -57,6 +57,8 @@ _envelopes = msgspec.json.Decoder(_Envelope)
 _rows = msgspec.json.Decoder(msgspec.Raw)
 _parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _identities = msgspec.json.Decoder(_Identity)
+# Not strict: Braze sends some numbers as text (``sessions``).
+_profiles = msgspec.json.Decoder(UserProfile, dec_hook=from_json, strict=False)
 
 
 def split_ids_answer(body: bytes, endpoint: Endpoint) -> IdsAnswer:
@@ -238,3 +240,24 @@ def _decode_dict(raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError("it is no JSON object")
     return value
+
+
+def decode_profile(raw: bytes) -> UserProfile:
+    """Return the profile of one user's JSON, with the JSON itself in ``profile.raw``.
+
+    The fast way first, msgspec straight into the class; what that does not take, leniently.
+
+    Raises:
+        ValueError: this is not JSON.
+        TypeError: it is no object.
+    """
+    misfits: frozenset[str] = frozenset()
+    try:
+        profile = _profiles.decode(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        data = loads(raw)
+        if not isinstance(data, dict):
+            raise TypeError("it is no JSON object") from None
+        profile, misfits = structure_leniently(UserProfile, data)
+    remember(profile, raw, misfits)
+    return profile

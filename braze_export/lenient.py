@@ -1,8 +1,7 @@
 """Our models from JSON that is not quite what Braze documents.
 
-``decode_profile`` first takes the fast way, msgspec straight into the class. Where a value has
-an undocumented type, the slow way keeps everything that fits and names what does not, so that
-nothing Braze sends raises where a value can be kept.
+Where a value has an undocumented type, everything that fits is kept, and what does not is named,
+so that nothing Braze sends raises where a value can be kept.
 """
 
 from functools import lru_cache
@@ -13,43 +12,23 @@ import attrs
 import msgspec
 from msgspec.structs import force_setattr
 
-from braze_export._json import loads
-from braze_export.models.profile import UserProfile
 from braze_export.models.timestamps import IsoTimestamp, Timestamp, parse_timestamp
 
 T = TypeVar("T")
 
 
-def _from_json(kind: type, value: Any) -> Any:
+def from_json(kind: type, value: Any) -> Any:
     """Decode the one type of our models that msgspec does not know."""
     if kind is Timestamp and isinstance(value, str):
         return parse_timestamp(value)
     raise ValueError("not a moment")
 
 
-# Not strict: Braze sends some numbers as text (``sessions``).
-_profiles = msgspec.json.Decoder(UserProfile, dec_hook=_from_json, strict=False)
-
-
-def decode_profile(raw: bytes) -> UserProfile:
-    """Return the profile of one user's JSON, with the JSON itself in ``profile.raw``.
-
-    Raises:
-        ValueError: this is not JSON.
-        TypeError: it is no object.
-    """
-    misfits: frozenset[str] = frozenset()
-    try:
-        profile = _profiles.decode(raw)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        data = loads(raw)
-        if not isinstance(data, dict):
-            raise TypeError("it is no JSON object") from None
-        profile, misfits = structure_leniently(UserProfile, data)
+def remember(record: msgspec.Struct, raw: bytes, misfits: frozenset[str]) -> None:
+    """Have a record know the JSON that it is of, and the keys whose values do not fit, wholly."""
     # Both always, as Braze might send keys of these names.
-    force_setattr(profile, "_misfits", misfits)
-    force_setattr(profile, "_raw", raw)
-    return profile
+    force_setattr(record, "_misfits", misfits)
+    force_setattr(record, "_raw", raw)
 
 
 def structure_leniently(cls: type[T], data: dict[str, Any]) -> tuple[T, frozenset[str]]:
@@ -121,7 +100,7 @@ def _fit_scalar(value: Any, kind: Any, bare: Any) -> tuple[Any, bool]:
     if bare is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value), True
     try:
-        return msgspec.convert(value, kind, strict=False, dec_hook=_from_json), True
+        return msgspec.convert(value, kind, strict=False, dec_hook=from_json), True
     except (msgspec.ValidationError, ValueError, OverflowError, SystemError):
         # The last: msgspec before 0.22, of an integer that no float holds.
         if bare == IsoTimestamp and isinstance(value, str):

@@ -1,7 +1,7 @@
 """Records as pydantic types: how they are read, written and described in JSON Schema.
 
 Only pydantic asks for this room, by ``Record.__get_pydantic_core_schema__``: nothing else imports
-it, and pydantic stays optional. It lies above the models because it reads as the client does.
+it, and pydantic stays optional. A record is here any struct; it lies below the models.
 
 As JSON a record is what Braze sent, with two differences: moments are in ISO 8601, and what is
 null or empty is left out, which to Braze is the same as absent. Unknown keys are kept, nested
@@ -21,16 +21,14 @@ from pydantic_core import SchemaSerializer
 from pydantic_core import core_schema as core
 
 from braze_export._json import dumps, loads, writable
-from braze_export.lenient import decode_profile, structure_leniently
-from braze_export.models.profile import UserProfile
-from braze_export.models.record import Record
+from braze_export.lenient import remember, structure_leniently
 
 _KEPT: Final = (bytes, date, datetime)  # pydantic writes the moments; the bytes are ``_raw``
 _EMPTY: Final[tuple[Any, ...]] = (None, (), {})
 _chooser = SchemaSerializer(core.dict_schema())
 
 
-def record_schema(cls: type[Record]) -> core.CoreSchema:
+def record_schema(cls: type[msgspec.Struct]) -> core.CoreSchema:
     """Return what tells pydantic how to read and to write a record.
 
     An instance passes as it is, and a JSON object is read as leniently as the client reads Braze's
@@ -53,7 +51,7 @@ def record_schema(cls: type[Record]) -> core.CoreSchema:
     )
 
 
-def json_schema(cls: type[Record], handler: GetJsonSchemaHandler) -> dict[str, Any]:
+def json_schema(cls: type[Any], handler: GetJsonSchemaHandler) -> dict[str, Any]:
     """Return the JSON Schema of a record: every key may be missing, others may be there.
 
     Null is allowed where records are read, and never written.
@@ -76,19 +74,20 @@ def _kind(annotation: Any) -> core.CoreSchema:
     return schema["schema"] if schema["type"] == "nullable" else schema
 
 
-def _read(cls: type[Record], data: dict[Any, Any]) -> Record:
+def _read(cls: type[msgspec.Struct], data: dict[Any, Any]) -> msgspec.Struct:
     try:
         raw = dumps(data)
-        return (
-            decode_profile(raw) if cls is UserProfile else structure_leniently(cls, loads(raw))[0]
-        )
+        record, misfits = structure_leniently(cls, loads(raw))
     except (TypeError, ValueError, OverflowError, RecursionError):
         raise ValueError("it holds what JSON cannot hold") from None  # the cause may quote the data
+    if hasattr(record, "_raw"):
+        remember(record, raw, misfits)
+    return record
 
 
 def _write(record: Any, info: core.SerializationInfo) -> Any:
     """Return a record as a dictionary, for pydantic to go on with."""
-    if not isinstance(record, Record):
+    if not isinstance(record, msgspec.Struct):
         return record  # pydantic asks every member of a union
     plain = msgspec.to_builtins(record, builtin_types=_KEPT)
     raw, misfits = plain.pop("_raw", b""), plain.pop("_misfits", ())
@@ -114,7 +113,9 @@ def _sent(raw: bytes) -> tuple[dict[str, Any], bool]:
             return {}, False
 
 
-def _complete(cls: type[Record], plain: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
+def _complete(
+    cls: type[msgspec.Struct], plain: dict[str, Any], sent: dict[str, Any]
+) -> dict[str, Any]:
     """Return a record's attributes without those that are empty, with the unknown keys sent."""
     names, lists = _layout(cls)
     # Most are there, and are so found at once.
@@ -131,10 +132,12 @@ def _complete(cls: type[Record], plain: dict[str, Any], sent: dict[str, Any]) ->
 
 
 @cache
-def _layout(cls: type[Record]) -> tuple[frozenset[str], tuple[tuple[str, type[Record]], ...]]:
+def _layout(cls: type[Any]) -> tuple[frozenset[str], tuple[tuple[str, type[Any]], ...]]:
     """Return the names of a record's attributes, and which of them are lists of which records."""
     kinds = {a.name: (*get_args(a.type), None)[0] for a in attrs.fields(cls)}
-    lists = ((n, kind) for n, kind in kinds.items() if isclass(kind) and issubclass(kind, Record))
+    lists = (
+        (n, kind) for n, kind in kinds.items() if isclass(kind) and issubclass(kind, msgspec.Struct)
+    )
     return frozenset(kinds), tuple(lists)
 
 

@@ -15,7 +15,8 @@ from hypothesis import given
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from braze_export import UserProfile
-from braze_export.lenient import decode_profile, structure_leniently
+from braze_export.codec import decode_profile
+from braze_export.lenient import structure_leniently
 from braze_export.models import profile as of_profile
 from braze_export.models import segments as of_segments
 from braze_export.models.record import Record

@@ -53,13 +53,13 @@ class Record(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     __attrs_attrs__: ClassVar[Any] = _AttrsFields()
 
     # To pydantic, and so to FastAPI, a record is a type of its own. These are its calls, not
-    # ours: the one place that looks up, to a room that only an application with pydantic loads.
+    # ours, and the room behind them is loaded by an application with pydantic only.
 
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: object, handler: "GetCoreSchemaHandler"
     ) -> "CoreSchema":
-        from braze_export import pydantic_types  # noqa: PLC0415 - optional, and above this room
+        from braze_export import pydantic_types  # noqa: PLC0415 - optional
 
         return pydantic_types.record_schema(cls)
 

@@ -20,6 +20,7 @@ from braze_export.batching import Batch
 from braze_export.codec import (
     IdsAnswer,
     decode_object,
+    decode_profile,
     decoder_for,
     identity,
     records,
@@ -29,7 +30,7 @@ from braze_export.codec import (
 from braze_export.endpoints import EXPORT_IDS, SEGMENTS_LIST
 from braze_export.errors import APIError, BrazeError, DecodeError
 from braze_export.identifiers import Identifier, UserAlias, is_unicode
-from braze_export.lenient import decode_profile, structure_leniently
+from braze_export.lenient import structure_leniently
 from braze_export.models.profile import UserProfile
 from braze_export.models.segments import Segment
 from braze_export.narrowing import read

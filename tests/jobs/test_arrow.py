@@ -15,11 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from braze_export import UserProfile
+from braze_export.codec import decode_profile
 from braze_export.jobs.tables import arrow as arrow_room
 from braze_export.jobs.tables.arrow import Tables
 from braze_export.jobs.tables.misfits import exactly, rows_of
 from braze_export.jobs.values import CustomAttributes
-from braze_export.lenient import decode_profile
 from braze_export.models.profile import AliasRecord
 from tests.payloads import USERS, encode, profiles, sample
 

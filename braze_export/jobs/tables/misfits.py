@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 
 from braze_export import _json
+from braze_export.codec import decode_profile
 from braze_export.errors import BrazeError
 from braze_export.jobs.tables.schema import CUSTOM, EXACT_FLOATS, EXTRA, arrow
-from braze_export.lenient import decode_profile
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
