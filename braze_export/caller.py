@@ -32,6 +32,10 @@ R = TypeVar("R")
 # Seconds: two of Braze's longest windows. One odd answer must not close the limit for ever.
 _LONGEST_PAUSE = 7_200.0
 _LARGE = 200_000  # bytes of an answer whose decoding the event loop would feel
+_PERHAPS_BEGUN = (
+    "the deadline was over before Braze had answered: the export may have begun all the same, and "
+    'is then refused a second time until it has ended (if_running="wait" waits for that)'
+)
 _log = logging.getLogger("braze_export")
 
 
@@ -141,6 +145,8 @@ class Caller:
         except DeadlineExceededError as error:
             if permit is None:
                 error.retry_after = error.retry_after or self.closed_for(call.pool) or None
+            elif call.request.endpoint.starts_export:
+                raise DeadlineExceededError(_PERHAPS_BEGUN) from None
             raise
 
     async def _until_answered(self, call: "_Call[R]", permit: Permit) -> R:

@@ -250,6 +250,21 @@ def test_the_time_is_over_while_the_request_is_under_way(what: str) -> None:
     run(main)
 
 
+def test_it_is_told_that_an_export_may_have_begun_all_the_same() -> None:
+    async def main(stage: Stage) -> None:
+        start = stage.client.users.export_segment("s", fields=["email"])
+        with pytest.raises(DeadlineExceededError, match="may have begun all the same"):
+            await within(LATENCY / 2, start)
+        stage.gates.shut = True
+        start = stage.client.users.export_segment("s", fields=["email"])
+        with pytest.raises(DeadlineExceededError) as never_sent:
+            await within(LATENCY / 2, start)
+        assert "begun" not in str(never_sent.value)
+        assert len(stage.braze.bodies) == 1
+
+    run(main)
+
+
 def test_nothing_is_sent_once_the_time_is_over() -> None:
     async def main(stage: Stage) -> None:
         with deadline(1):
