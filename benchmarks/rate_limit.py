@@ -1,195 +1,32 @@
 """Requests against a limit: refusals, and the time against that of a perfect scheduler.
 
-The perfect scheduler knows everything. Of N requests it sends what the first window has left at
-once, and what each later window holds the moment it turns. With ``events`` the moments at which
-requests become available, and how many, it is done at
-
-    moment of the first event by which N requests were available
-    + time that the requests sent from then on take without any limit
-
-The latter is measured in the same run: same client, same number, no limit, one request ahead of
-the others. For what others have left nobody can know before a first answer.
+What such a scheduler needs without any limit is measured in the same run: same client, same
+number, one request ahead of the others.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from itertools import count
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from aiolimiter import AsyncLimiter
-from attrs import evolve, frozen
+from attrs import evolve
 
-from benchmarks.chart import Bar, draw
-from benchmarks.limited import LimitedServer, Report, Setting, limited
+from benchmarks.chart import draw
+from benchmarks.limited import LimitedServer, Setting, limited
+from benchmarks.limiters import AsksFirst, Bucket, Free
 from benchmarks.processes import Share, a_redis, exporting
+from benchmarks.scenarios import Outcome, Scenario, perfect, windows
 from benchmarks.table import Row, show
 from braze_export import BrazeClient, Limits, RateLimit
 from braze_export.answers import RateWindow
-from braze_export.endpoints import Pool
 from braze_export.governor import LocalLimiter
-from braze_export.limits import Lane, Limiter, PoolSnapshot
+from braze_export.limits import Limiter
 
 CHART = Path(__file__).with_suffix(".svg")
 CONCURRENCY = 32
 OPEN = Setting(10**8, 3600)
-
-
-class _Free:
-    """Lets everything through."""
-
-    limits = Limits()
-
-    async def start(self) -> None:
-        """Nothing to start."""
-
-    async def acquire(self, _pool: Pool, _lane: Lane) -> "_Free":
-        return self
-
-    def answered(self, _window: RateWindow, *, refused: bool = False) -> None:
-        """Learn nothing."""
-
-    def unanswered(self, *, sent: bool) -> None:
-        """Learn nothing."""
-
-    def snapshot(self) -> Mapping[Pool, PoolSnapshot]:
-        return {}
-
-    async def aclose(self) -> None:
-        """Nothing to close."""
-
-
-class _AsksFirst(_Free):
-    """Lets everything through once the first answer is here."""
-
-    def __init__(self) -> None:
-        self._first = asyncio.Semaphore(1)
-
-    async def acquire(self, _pool: Pool, _lane: Lane) -> "_AsksFirst":
-        await self._first.acquire()
-        return self
-
-    def answered(self, _window: RateWindow, *, refused: bool = False) -> None:  # noqa: ARG002 - the protocol's
-        for _ in range(CONCURRENCY):
-            self._first.release()
-
-
-class _Bucket(_Free):
-    """What one writes by hand: a token bucket of the limit, and nothing learned."""
-
-    def __init__(self, requests: float, period: float) -> None:
-        self._bucket = AsyncLimiter(requests, period)
-
-    async def acquire(self, _pool: Pool, _lane: Lane) -> "_Bucket":
-        await self._bucket.acquire()
-        return self
-
-
-@frozen
-class Scenario:
-    """One row of the table.
-
-    Attributes:
-        name: says what happens.
-        setting: of the server.
-        multiple: requests, in limits.
-        phase: share of the window that is over at the start.
-        used: share of the window that others have used by then.
-        change: seconds after the start, and the share of the limit that it changes to.
-        slowest: times the perfect scheduler's time.
-        refusals: share of the requests that may be refused; requests, where above one.
-        limiter: made of the limits set.
-    """
-
-    name: str
-    setting: Setting
-    multiple: float = 4
-    phase: float = 0.0
-    used: float = 0.0
-    change: tuple[float, float] | None = None
-    slowest: float | None = 1.05
-    refusals: float = 0.0
-    limiter: Callable[[Limits], Limiter] = LocalLimiter
-
-    @property
-    def requests(self) -> int:
-        """How many requests are to be made."""
-        return int(self.multiple * self.setting.limit)
-
-
-@frozen
-class Outcome:
-    """What came of a scenario."""
-
-    scenario: Scenario
-    seconds: float
-    perfect: float
-    report: Report
-
-    @property
-    def ratio(self) -> float:
-        """Time against the perfect scheduler's."""
-        return self.seconds / self.perfect
-
-    def rows(self) -> list[Row]:
-        """Return the figures, with their bounds."""
-        scenario, setting = self.scenario, self.scenario.setting
-        label = f"{scenario.name}, {scenario.requests} requests, {setting.limit}/{setting.period} s"
-        allowed = scenario.refusals
-        allowed = allowed if allowed >= 1 else allowed * scenario.requests
-        bound = None if scenario.slowest is None else allowed
-        rows = [
-            Row(f"{label}: refused", self.report.refused, bound, "answers"),
-            Row(f"{label}: {self.seconds:.2f} s of {self.perfect:.2f}", self.ratio,
-                scenario.slowest, "times"),
-        ]  # fmt: skip
-        if not setting.headers:
-            busiest = self.report.busiest(setting.period)
-            rows.append(Row(f"{label}: busiest window", busiest, setting.limit, "requests"))
-        return rows
-
-    def bar(self) -> Bar:
-        """Return it for the chart."""
-        scenario, setting = self.scenario, self.scenario.setting
-        return Bar(
-            f"{scenario.name}, {scenario.requests} at {setting.limit}/{setting.period} s",
-            self.ratio,
-            self.report.refused,
-            scenario.requests,
-            scenario.slowest,
-            all(row.kept for row in self.rows()),
-        )
-
-
-def perfect(
-    events: Iterator[tuple[float, int]], requests: int, service: Callable[[int], float]
-) -> float:
-    """Return the perfect scheduler's time. See above for the formula."""
-    available = 0
-    for moment, more in events:
-        if available + more >= requests:
-            return moment + service(requests - available)
-        available += more
-    raise AssertionError("the windows never end")
-
-
-def windows(scenario: Scenario, began: float, report: Report) -> Iterator[tuple[float, int]]:
-    """Yield when requests become available after the start, and how many."""
-    setting = scenario.setting
-    limit, at = setting.limit, began
-    number = int(began // setting.period)
-    taken = int(limit * scenario.used)
-    for window in count(number):
-        turn = (window + 1) * setting.period
-        yield at - began, max(0, limit - taken - report.others.get(window, 0))
-        if scenario.change and at <= began + scenario.change[0] < turn:
-            changed = int(setting.limit * scenario.change[1])
-            if changed > limit:
-                yield scenario.change[0], changed - limit
-            limit = changed
-        at, taken = turn, 0
 
 
 async def export(server: LimitedServer, limiter: Limiter, requests: int) -> float:
@@ -220,7 +57,7 @@ class Service:
 
     def _measured(self, requests: int) -> float:
         time.sleep(2)  # a process that has rested is slower, and the other side rests as well
-        return asyncio.run(export(self._server, _AsksFirst(), requests))
+        return asyncio.run(export(self._server, AsksFirst(CONCURRENCY), requests))
 
 
 def wait_for_phase(server: LimitedServer, phase: float) -> None:
@@ -252,7 +89,7 @@ def play(scenario: Scenario, service: Service) -> Outcome:
     setting = scenario.setting
     seconds = []
     with limited(setting) as server:
-        asyncio.run(export(server, _Free(), min(20, setting.limit)))  # warms it up
+        asyncio.run(export(server, Free(), min(20, setting.limit)))  # warms it up
         time.sleep(setting.period)
         server.say(do="forget")
         for _ in range(5 if scenario.multiple <= 1 else 1):
@@ -309,8 +146,8 @@ SCENARIOS = [
         for how, manner in (("at once", "burst"), ("evenly", "even"))
     ),
     Scenario("by hand: AsyncLimiter(250, 6)", USUAL, slowest=None,
-             limiter=lambda _: _Bucket(250, 6)),
-    Scenario("by hand: even pacing", USUAL, slowest=None, limiter=lambda _: _Bucket(1, 6 / 250)),
+             limiter=lambda _: Bucket(250, 6)),
+    Scenario("by hand: even pacing", USUAL, slowest=None, limiter=lambda _: Bucket(1, 6 / 250)),
 ]  # fmt: skip
 
 
