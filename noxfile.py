@@ -89,7 +89,7 @@ def typing(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest versions that the dependencies of the library allow."""
     extras = PROJECT["optional-dependencies"]
-    names = ("fast", "httpx", "otel", "parquet", "redis", "storage", "zstd", "dlt", "dask")
+    names = [name for name in extras if name not in {"test", "dev"}]
     bounds = PROJECT["dependencies"] + [bound for name in names for bound in extras[name]]
     # The bound of typing-extensions is that of cattrs; anyio asks for a newer one.
     apart = ("typing-extensions", "braze-export")
