@@ -20,7 +20,7 @@ from obstore.store import LocalStore, from_url
 from benchmarks.archives import make_gzip, varied_lines
 from benchmarks.table import Row, show
 from braze_export import ArchiveLimits, ExportSettings
-from braze_export.archive import Unpacker
+from braze_export.archives.archive import Unpacker
 from braze_export.codec import decoder_for
 from braze_export.endpoints import EXPORT_SEGMENT
 from braze_export.storage import read_export

@@ -8,7 +8,7 @@ from aiolimiter import AsyncLimiter
 from braze_export import Limits
 from braze_export.answers import RateWindow
 from braze_export.endpoints import Pool
-from braze_export.limits import Lane, PoolSnapshot
+from braze_export.limiting.limits import Lane, PoolSnapshot
 
 
 class Free:

@@ -29,7 +29,8 @@ from aiolimiter import AsyncLimiter
 from fastapi import Depends, FastAPI, Request
 
 from braze_export import BrazeClient, Limits, RateLimit, RetryPolicy, Timeouts
-from braze_export.batching import Batch
+from braze_export.batches.batching import Batch
+from braze_export.batches.narrowing import ask
 from braze_export.integrations.fastapi import (
     Braze,
     NdjsonResponse,
@@ -38,7 +39,6 @@ from braze_export.integrations.fastapi import (
     ndjson,
     within,
 )
-from braze_export.narrowing import ask
 
 LIMIT, PERIOD = 250, 6
 _OPEN = Limits(ids=RateLimit(100_000_000, 3600))

@@ -15,7 +15,7 @@ from typing import Any
 from attrs import asdict, frozen
 
 from braze_export import BrazeClient, Limits, RateLimit
-from braze_export.limits import Limiter
+from braze_export.limiting.limits import Limiter
 
 
 @frozen

@@ -21,8 +21,8 @@ from benchmarks.scenarios import Outcome, Scenario, perfect, windows
 from benchmarks.table import Row, show
 from braze_export import BrazeClient, Limits, RateLimit
 from braze_export.answers import RateWindow
-from braze_export.governor import LocalLimiter
-from braze_export.limits import Limiter
+from braze_export.limiting.governor import LocalLimiter
+from braze_export.limiting.limits import Limiter
 
 CHART = Path(__file__).with_suffix(".svg")
 CONCURRENCY = 32

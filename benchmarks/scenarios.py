@@ -19,8 +19,8 @@ from benchmarks.chart import Bar
 from benchmarks.limited import Report, Setting
 from benchmarks.table import Row
 from braze_export import Limits
-from braze_export.governor import LocalLimiter
-from braze_export.limits import Limiter
+from braze_export.limiting.governor import LocalLimiter
+from braze_export.limiting.limits import Limiter
 
 
 @frozen

@@ -1,7 +1,9 @@
 """Take customer profiles and segments out of Braze: asyncio-first, typed, streamed."""
 
 from braze_export._version import __version__
-from braze_export.archive import ArchiveLimits
+from braze_export.archives.archive import ArchiveLimits
+from braze_export.batches.estimates import Estimate, estimate
+from braze_export.batches.ids_export import IdsExport
 from braze_export.client import BrazeClient
 from braze_export.deadlines import deadline
 from braze_export.errors import (
@@ -36,8 +38,8 @@ from braze_export.errors import (
     UnknownFieldWarning,
     UnsupportedMediaTypeError,
 )
-from braze_export.estimates import Estimate, estimate
-from braze_export.export_job import ExportJob
+from braze_export.exporting.job import ExportJob
+from braze_export.exporting.waiting import ExportState
 from braze_export.identifiers import (
     BrazeId,
     DeviceId,
@@ -46,8 +48,7 @@ from braze_export.identifiers import (
     PhoneNumber,
     UserAlias,
 )
-from braze_export.ids_export import IdsExport
-from braze_export.limits import Limiter, Limits, PoolSnapshot, RateLimit
+from braze_export.limiting.limits import Limiter, Limits, PoolSnapshot, RateLimit
 from braze_export.models.fields import ExportField
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import (
@@ -64,7 +65,6 @@ from braze_export.retry import RetryPolicy
 from braze_export.settings import ExportSettings, LookupSettings, Polling, ProfileCache
 from braze_export.storage import read_archive
 from braze_export.transports.aiohttp import AiohttpTransport
-from braze_export.waiting import ExportState
 from braze_export.wire import Timeouts
 
 __all__ = [

@@ -22,7 +22,7 @@ from braze_export.errors import (
     RateLimitError,
     TransportError,
 )
-from braze_export.limits import Lane, Limiter, Permit, PoolSnapshot
+from braze_export.limiting.limits import Lane, Limiter, Permit, PoolSnapshot
 from braze_export.observing import Observing
 from braze_export.retry import RetryPolicy, is_refusal
 from braze_export.tasks import TaskScope

@@ -8,16 +8,16 @@ from typing import Self
 from braze_export._version import __version__
 from braze_export.caller import Caller
 from braze_export.errors import InputError
-from braze_export.export_context import ExportContext
-from braze_export.governor import LocalLimiter
+from braze_export.exporting.context import ExportContext
+from braze_export.exporting.starting import Running
 from braze_export.instances import resolve_base_url
-from braze_export.limits import Limiter, Limits
+from braze_export.limiting.governor import LocalLimiter
+from braze_export.limiting.limits import Limiter, Limits
 from braze_export.observing import Observer, Observing
 from braze_export.resources.segments import Segments
 from braze_export.resources.users import Users
 from braze_export.retry import RetryPolicy
 from braze_export.settings import ExportSettings, LookupSettings
-from braze_export.starting import Running
 from braze_export.tasks import TaskScope
 from braze_export.transports.aiohttp import AiohttpTransport
 from braze_export.wire import ApiKey, Timeouts, Transport

@@ -15,7 +15,7 @@ from braze_export._json import dumps, items, loads, members, read_part
 from braze_export.answers import decode_error, read_messages
 from braze_export.endpoints import Endpoint
 from braze_export.identifiers import is_unicode
-from braze_export.lenient import from_json, remember, structure_leniently
+from braze_export.models.lenient import from_json, remember, structure_leniently
 from braze_export.models.profile import UserProfile
 from braze_export.structuring import field_names, structurer_for, why
 

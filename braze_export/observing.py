@@ -14,7 +14,7 @@ from attrs import define, frozen
 
 from braze_export.endpoints import Endpoint, Pool
 from braze_export.errors import InputError
-from braze_export.limits import Lane, Limiter, Permit, PoolSnapshot
+from braze_export.limiting.limits import Lane, Limiter, Permit, PoolSnapshot
 from braze_export.wire import Request, Response, Transport
 
 P = ParamSpec("P")

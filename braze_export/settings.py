@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attrs import Factory, field, frozen
 
-from braze_export.archive import ArchiveLimits
+from braze_export.archives.archive import ArchiveLimits
 from braze_export.validators import above_zero, whole_above_zero, zero_or_more
 
 

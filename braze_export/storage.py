@@ -12,22 +12,22 @@ from typing import Any, Literal, overload
 
 from typing_extensions import TypeVar
 
-from braze_export.archive import ArchiveLimits
-from braze_export.buckets import Bucket, ObjectStore, newest
+from braze_export.archives.archive import ArchiveLimits
 from braze_export.codec import decoder_for
+from braze_export.downloads.buckets import Bucket, ObjectStore, newest
+from braze_export.downloads.fetching import Source
+from braze_export.downloads.files import LocalFile
+from braze_export.downloads.reading import Reading
 from braze_export.endpoints import EXPORT_SEGMENT
 from braze_export.errors import NotFoundError
-from braze_export.fetching import Source
-from braze_export.files import LocalFile
+from braze_export.exporting.waiting import states
 from braze_export.identifiers import check_name, check_prefix
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import BadRecord, DownloadStats
-from braze_export.reading import Reading
 from braze_export.retry import RetryPolicy
 from braze_export.settings import ExportSettings
 from braze_export.tasks import TaskScope
 from braze_export.validators import check_on_error
-from braze_export.waiting import states
 
 __all__ = ["ObjectStore", "read_archive", "read_export"]
 

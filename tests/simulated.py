@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from attrs import Factory, define
 
 from braze_export.answers import RateWindow
-from braze_export.limits import Lane, Limiter
+from braze_export.limiting.limits import Lane, Limiter
 from tests import virtual
 
 

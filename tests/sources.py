@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from attrs import Factory, define
 
-from braze_export.fetching import Opened, Source
+from braze_export.downloads.fetching import Opened, Source
 from braze_export.retry import RetryPolicy
 
 #: No second try, or one at once.

@@ -28,7 +28,7 @@ from braze_export import (
 from braze_export.caller import Caller
 from braze_export.codec import decode_object
 from braze_export.endpoints import EXPORT_IDS, EXPORT_SEGMENT, SEGMENTS_LIST, Endpoint
-from braze_export.governor import LocalLimiter
+from braze_export.limiting.governor import LocalLimiter
 from braze_export.tasks import TaskScope
 from braze_export.wire import ApiKey, Download, Request, Response, Streamed
 from tests import virtual

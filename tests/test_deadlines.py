@@ -23,7 +23,7 @@ from braze_export import (
 from braze_export.retry import RetryPolicy
 from braze_export.wire import Response
 from tests import virtual
-from tests.lookups import LATENCY, Braze, Gates, Stage, answer, first, outcome, run, turns
+from tests.lookups.stage import LATENCY, Braze, Gates, Stage, answer, first, outcome, run, turns
 
 LIMITS = Limits(ids=RateLimit(100, 60), default=RateLimit(100, 60))
 PATIENT = RetryPolicy(base=0.01, cap=0.01)

@@ -11,19 +11,19 @@ import pytest
 
 from braze_export import BrazeError, DecodeError, InputError, UserAlias
 from braze_export.answers import read_messages
-from braze_export.archive import ArchiveLimits, Unpacker
-from braze_export.batching import Batch
+from braze_export.archives.archive import ArchiveLimits, Unpacker
+from braze_export.batches.batching import Batch
+from braze_export.batches.narrowing import Outcome
 from braze_export.callbacks import check_base
 from braze_export.codec import decoder_for, identity, split_ids_answer
+from braze_export.downloads.links import check_link, redirected
 from braze_export.endpoints import EXPORT_IDS
 from braze_export.instances import resolve_base_url
 from braze_export.jobs.accounting import passed_over
 from braze_export.jobs.reading.inputs import open_input
 from braze_export.jobs.values import Input
-from braze_export.links import check_link, redirected
-from braze_export.narrowing import Outcome
-from braze_export.whose import aliases, external_ids, sort
-from tests.archives import Member, cut, zip_of
+from braze_export.lookups.whose import aliases, external_ids, sort
+from tests.archives.making import Member, cut, zip_of
 from tests.fuzz.__main__ import GROUPS
 from tests.fuzz.drawing import Draw, with_text
 

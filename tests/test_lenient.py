@@ -5,7 +5,7 @@ import attrs
 import pytest
 from hypothesis import given
 
-from braze_export.lenient import structure_leniently
+from braze_export.models.lenient import structure_leniently
 from braze_export.models.profile import (
     Activity,
     App,

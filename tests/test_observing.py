@@ -20,7 +20,7 @@ from braze_export import (
 )
 from braze_export.codec import decode_object
 from braze_export.endpoints import EXPORT_IDS, SEGMENTS_LIST, Pool
-from braze_export.limits import PoolSnapshot
+from braze_export.limiting.limits import PoolSnapshot
 from braze_export.observing import Observing
 from braze_export.sandbox import Fault, Sandbox
 from braze_export.transports.httpx import HttpxTransport

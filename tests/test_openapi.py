@@ -16,9 +16,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from braze_export import UserProfile
 from braze_export.codec import decode_profile
-from braze_export.lenient import structure_leniently
 from braze_export.models import profile as of_profile
 from braze_export.models import segments as of_segments
+from braze_export.models.lenient import structure_leniently
 from braze_export.models.record import Record
 from tests.payloads import USERS, encode, profiles, sample
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from braze_export import DecodeError, InputError, UserAlias, UserProfile
 from braze_export.codec import decode_profile
-from braze_export.lenient import structure_leniently
+from braze_export.models.lenient import structure_leniently
 from braze_export.models.profile import AliasRecord, Device
 from braze_export.models.record import Record
 from braze_export.models.timestamps import Timestamp

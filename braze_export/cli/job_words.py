@@ -5,7 +5,7 @@ import math
 from braze_export.cli.progress import duration
 from braze_export.cli.screen import count
 from braze_export.jobs.values import JobProgress
-from braze_export.limits import PoolSnapshot
+from braze_export.limiting.limits import PoolSnapshot
 
 
 def share(progress: JobProgress) -> float | None:

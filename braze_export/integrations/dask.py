@@ -38,7 +38,7 @@ from braze_export.integrations.redis import RedisLimits
 from braze_export.jobs.kinds import parse_kind
 from braze_export.jobs.tables.schema import schema
 from braze_export.jobs.values import CustomAttributes
-from braze_export.limits import Limits
+from braze_export.limiting.limits import Limits
 from braze_export.models.fields import check_fields
 from braze_export.settings import ExportSettings
 

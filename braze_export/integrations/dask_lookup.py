@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import Factory, define, field, frozen
 
 from braze_export._json import writable
-from braze_export.batching import Batch
+from braze_export.batches.batching import Batch
+from braze_export.batches.fanout import fan_out
+from braze_export.batches.narrowing import Outcome
 from braze_export.client import BrazeClient
 from braze_export.errors import (
     AuthenticationError,
@@ -15,7 +17,6 @@ from braze_export.errors import (
     LimiterError,
     PermissionDeniedError,
 )
-from braze_export.fanout import fan_out
 from braze_export.identifiers import Identifier, check_identifier
 from braze_export.integrations.dask_frames import Rows, run
 from braze_export.integrations.dask_secrets import Secret
@@ -26,9 +27,8 @@ from braze_export.jobs.recorder import profile_lines
 from braze_export.jobs.tables.arrow import Tables
 from braze_export.jobs.tables.schema import arrow
 from braze_export.jobs.values import CustomAttributes
-from braze_export.limits import Limits
+from braze_export.limiting.limits import Limits
 from braze_export.models.results import ExportStats, FailedBatch
-from braze_export.narrowing import Outcome
 from braze_export.tasks import TaskScope
 from braze_export.validators import whole_above_zero
 

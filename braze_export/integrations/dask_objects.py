@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from attrs import Attribute, field, frozen
 
-from braze_export.buckets import StoredObject
+from braze_export.downloads.buckets import StoredObject
+from braze_export.downloads.fetching import Source
 from braze_export.errors import InputError
-from braze_export.fetching import Source
 from braze_export.integrations.dask_frames import Rows, frame, run
 from braze_export.jobs.tables.arrow import Tables
 from braze_export.jobs.values import CustomAttributes

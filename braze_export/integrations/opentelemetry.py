@@ -21,7 +21,7 @@ from attrs import define
 
 from braze_export._version import __version__
 from braze_export.endpoints import Pool
-from braze_export.limits import PoolSnapshot
+from braze_export.limiting.limits import PoolSnapshot
 from braze_export.observing import Ended, Observer, RequestInfo, Snapshot
 
 try:

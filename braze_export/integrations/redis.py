@@ -20,8 +20,8 @@ from braze_export.integrations.redis_aside import Aside
 from braze_export.integrations.redis_books import Books
 from braze_export.integrations.redis_gate import Gate
 from braze_export.integrations.redis_link import Client, Link, check_workspace
-from braze_export.limits import Lane, Limits, Permit, PoolSnapshot
-from braze_export.server_clock import ServerClock
+from braze_export.limiting.limits import Lane, Limits, Permit, PoolSnapshot
+from braze_export.limiting.server_clock import ServerClock
 
 WhenGone = Literal["share", "wait"]
 """What happens while Redis is gone."""

@@ -5,8 +5,8 @@ import asyncio
 from attrs import Factory, define, evolve
 
 from braze_export.endpoints import Pool
-from braze_export.governor import LocalLimiter
-from braze_export.limits import Lane, Limits, Permit, PoolSnapshot
+from braze_export.limiting.governor import LocalLimiter
+from braze_export.limiting.limits import Lane, Limits, Permit, PoolSnapshot
 from braze_export.tasks import cancel
 
 

@@ -11,8 +11,8 @@ from attrs import Factory, define
 
 from braze_export.answers import RateWindow
 from braze_export.integrations.redis_words import Call, Heard, Lease, News
-from braze_export.limits import RateLimit
-from braze_export.server_clock import ServerClock
+from braze_export.limiting.limits import RateLimit
+from braze_export.limiting.server_clock import ServerClock
 
 _LOT: Final = 50  # requests that are asked for at once, at most
 _STOCK: Final = 8  # leases that are kept though nobody waits yet

@@ -19,8 +19,8 @@ from braze_export.integrations.redis_aside import Aside
 from braze_export.integrations.redis_books import Books
 from braze_export.integrations.redis_link import Link
 from braze_export.integrations.redis_words import Heard, Lease
-from braze_export.lanes import Lanes
-from braze_export.limits import Lane, Permit, PoolSnapshot
+from braze_export.limiting.lanes import Lanes
+from braze_export.limiting.limits import Lane, Permit, PoolSnapshot
 from braze_export.tasks import cancel
 
 _FAREWELL: Final = 1.0  # seconds that taking leave of Redis may take

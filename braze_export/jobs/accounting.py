@@ -11,11 +11,11 @@ from typing import Any, Final
 import msgspec
 from attrs import define, field
 
-from braze_export.batching import Batch
+from braze_export.batches.batching import Batch
+from braze_export.batches.narrowing import Outcome
 from braze_export.identifiers import Identifier
+from braze_export.lookups.whose import names_for, no_profile
 from braze_export.models.results import FailedBatch, InvalidUserId
-from braze_export.narrowing import Outcome
-from braze_export.whose import names_for, no_profile
 
 _ENOUGH: Final = 3
 _NAMED: Final = re.compile(rb'"external_id": ?"([^"\\]+)"')

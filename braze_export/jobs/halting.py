@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from braze_export.endpoints import Pool
-from braze_export.limits import Lane, Limiter, Limits, Permit, PoolSnapshot
+from braze_export.limiting.limits import Lane, Limiter, Limits, Permit, PoolSnapshot
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from braze_export.batching import BATCH_SIZE
+from braze_export.batches.batching import BATCH_SIZE
 from braze_export.errors import InputError
 from braze_export.identifiers import (
     BrazeId,

@@ -15,13 +15,13 @@ import msgspec
 from attrs import Factory, define, field, frozen
 
 from braze_export._json import one_line, writable
+from braze_export.batches.narrowing import Outcome
 from braze_export.jobs.halting import Halted
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.kinds import as_text
 from braze_export.jobs.reading.compression import Codec, Plain
 from braze_export.jobs.slices import Slice
 from braze_export.jobs.staging import Piece, Staged
-from braze_export.narrowing import Outcome
 
 PROFILES, UNKNOWN, FAILED = "profiles", "unknown", "failed"
 

@@ -7,14 +7,14 @@ from typing import Final
 
 from attrs import Factory, define, field
 
-from braze_export.batching import Batch
+from braze_export.batches.batching import Batch
+from braze_export.batches.narrowing import Outcome
 from braze_export.errors import BrazeError
 from braze_export.jobs.accounting import Settler
 from braze_export.jobs.halting import Halted, Halting
 from braze_export.jobs.recorder import Recorder, Settled
 from braze_export.jobs.slices import Slice, Source
 from braze_export.jobs.verdicts import Judge, Verdict
-from braze_export.narrowing import Outcome
 
 _GRACE: Final = 30.0  # seconds for requests under way, once the job is to stop
 

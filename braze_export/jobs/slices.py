@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import Factory, define, field, frozen
 
-from braze_export.batching import Batch
+from braze_export.batches.batching import Batch
 from braze_export.jobs.kinds import Kind
 from braze_export.jobs.reading.inputs import Reader
 from braze_export.jobs.values import Unusable

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 from attrs import Attribute, Factory, field, frozen
 
 from braze_export.errors import InputError
-from braze_export.limits import PoolSnapshot
+from braze_export.limiting.limits import PoolSnapshot
 
 InputFormat: TypeAlias = Literal["lines", "csv", "ndjson", "parquet"]
 CustomAttributes: TypeAlias = Literal["json", "map"]

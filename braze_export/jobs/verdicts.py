@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import Factory, define, field
 
+from braze_export.batches.narrowing import Outcome
 from braze_export.errors import (
     AuthenticationError,
     BadRequestError,
@@ -22,7 +23,6 @@ from braze_export.errors import (
     PermissionDeniedError,
 )
 from braze_export.jobs.recorder import Settled
-from braze_export.narrowing import Outcome
 
 Verdict: TypeAlias = Literal["record", "again", "aside"]
 

@@ -11,7 +11,7 @@ from braze_export.jobs.journal import Record
 from braze_export.jobs.pace import Pace
 from braze_export.jobs.report.course import Course
 from braze_export.jobs.values import JobProgress, Moment, Phase
-from braze_export.limits import PoolSnapshot
+from braze_export.limiting.limits import PoolSnapshot
 from braze_export.models.results import ExportStats
 
 Hook: TypeAlias = Callable[[JobProgress], Awaitable[object]]

@@ -1,1 +1,1 @@
-"""What Braze sends, as frozen attrs classes. Values only: no decoding, no requests."""
+"""What Braze sends, as frozen records; read leniently, and known to pydantic. No requests."""

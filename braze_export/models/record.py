@@ -59,14 +59,14 @@ class Record(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     def __get_pydantic_core_schema__(
         cls, source: object, handler: "GetCoreSchemaHandler"
     ) -> "CoreSchema":
-        from braze_export import pydantic_types  # noqa: PLC0415 - optional
+        from braze_export.models.pydantic_types import record_schema  # noqa: PLC0415 - optional
 
-        return pydantic_types.record_schema(cls)
+        return record_schema(cls)
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: "CoreSchema", handler: "GetJsonSchemaHandler"
     ) -> dict[str, Any]:
-        from braze_export import pydantic_types  # noqa: PLC0415 - the same
+        from braze_export.models.pydantic_types import json_schema  # noqa: PLC0415 - the same
 
-        return pydantic_types.json_schema(cls, handler)
+        return json_schema(cls, handler)

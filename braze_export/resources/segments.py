@@ -12,7 +12,7 @@ from braze_export.codec import decode_object, object_listing, records
 from braze_export.endpoints import SEGMENTS_DATA_SERIES, SEGMENTS_DETAILS, SEGMENTS_LIST
 from braze_export.errors import InputError
 from braze_export.identifiers import check_name
-from braze_export.lenient import structure_leniently
+from braze_export.models.lenient import structure_leniently
 from braze_export.models.segments import Segment, SegmentDetails, SegmentSize
 from braze_export.models.timestamps import parse_moment
 

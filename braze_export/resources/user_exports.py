@@ -12,13 +12,13 @@ from braze_export.endpoints import (
     EXPORT_GLOBAL_CONTROL_GROUP,
     EXPORT_SEGMENT,
 )
-from braze_export.export_body import group_body, segment_body
-from braze_export.export_context import ExportContext
-from braze_export.export_job import ExportJob
-from braze_export.exports import resume_export, start_export
+from braze_export.exporting.body import group_body, segment_body
+from braze_export.exporting.context import ExportContext
+from braze_export.exporting.exports import resume_export, start_export
+from braze_export.exporting.job import ExportJob
+from braze_export.exporting.starting import IfRunning, check_if_running
+from braze_export.exporting.waiting import Callback
 from braze_export.identifiers import check_name
-from braze_export.starting import IfRunning, check_if_running
-from braze_export.waiting import Callback
 
 
 class UserExports:

@@ -10,20 +10,20 @@ from typing import Any, Literal, overload
 from attrs import evolve
 from typing_extensions import TypeVar
 
-from braze_export.batching import Identifiers, check_iterable, read_all
+from braze_export.batches.batching import Identifiers, check_iterable, read_all
+from braze_export.batches.ids_export import IdsExport, Plan, narrowing
+from braze_export.batches.narrowing import Narrower
 from braze_export.caller import Caller, Meter
 from braze_export.codec import decoder_for, fields_of
 from braze_export.endpoints import EXPORT_IDS
 from braze_export.errors import InputError
-from braze_export.export_context import ExportContext
+from braze_export.exporting.context import ExportContext
 from braze_export.identifiers import Identifier, check_identifier
-from braze_export.ids_export import IdsExport, Plan, narrowing
-from braze_export.limits import Limiter
-from braze_export.lookup import Lookup
+from braze_export.limiting.limits import Limiter
+from braze_export.lookups.lookup import Lookup
 from braze_export.models.fields import check_fields, costs_fast_tier
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import FailedBatch
-from braze_export.narrowing import Narrower
 from braze_export.resources.user_exports import UserExports
 from braze_export.settings import LookupSettings
 from braze_export.validators import check_on_error

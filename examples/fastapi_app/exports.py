@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel
 
 from braze_export import BadRequestError, BrazeError, NotFoundError
-from braze_export.export_job import ExportJob
+from braze_export.exporting.job import ExportJob
 from braze_export.integrations.fastapi import (
     BRAZE_RESPONSES,
     Braze,

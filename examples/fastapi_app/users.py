@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Body, Depends, HTTPException, Response
 
 from braze_export import InvalidUserId, UserProfile
-from braze_export.ids_export import IdsExport
+from braze_export.batches.ids_export import IdsExport
 from braze_export.integrations.fastapi import (
     BRAZE_RESPONSES,
     Braze,

@@ -12,7 +12,7 @@ from braze_export.cli.job_report import tell
 from braze_export.cli.job_view import job_view
 from braze_export.cli.screen import Screen
 from braze_export.jobs.values import JobProgress, JobReport, Moment
-from braze_export.limits import PoolSnapshot
+from braze_export.limiting.limits import PoolSnapshot
 
 Printed = pytest.CaptureFixture[str]
 

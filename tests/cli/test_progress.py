@@ -11,7 +11,7 @@ from braze_export.cli.reading import Arguments, Lines
 from braze_export.cli.readings import IdsReading as Reading
 from braze_export.cli.screen import Screen
 from braze_export.jobs.pace import Pace
-from braze_export.limits import PoolSnapshot
+from braze_export.limiting.limits import PoolSnapshot
 from tests.virtual import run
 
 

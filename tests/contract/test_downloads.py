@@ -29,7 +29,7 @@ from braze_export import (
     TransportError,
     read_archive,
 )
-from braze_export.fetching import ObjectChangedError
+from braze_export.downloads.fetching import ObjectChangedError
 from braze_export.sandbox import Fault, Sandbox
 from braze_export.transports.httpx import HttpxTransport
 from tests.contract.conftest import QUICK, Connect

@@ -30,8 +30,8 @@ from braze_export import (
     Timeouts,
     UserProfile,
     read_archive,
-    starting,
 )
+from braze_export.exporting import starting
 from braze_export.models.results import DownloadStats
 from braze_export.sandbox import Fault, Sandbox
 from tests.contract.conftest import Connect

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from attrs import frozen
 
 from braze_export import BrazeError, DeviceId, EmailAddress, FailedBatch, Identifier
+from braze_export.downloads.fetching import EXPORT_LINK
 from braze_export.endpoints import (
     CANCEL_SEGMENT_EXPORT,
     EXPORT_GLOBAL_CONTROL_GROUP,
@@ -19,7 +20,6 @@ from braze_export.endpoints import (
     SEGMENTS_LIST,
     Endpoint,
 )
-from braze_export.fetching import EXPORT_LINK
 from tests.faults.world import STRANGER, World
 
 Run: TypeAlias = Callable[[World, list[Any]], Awaitable[object]]

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from braze_export import _inflate
-from braze_export.archive import ArchiveLimits, Unpacker, harmless
+from braze_export.archives import inflate as _inflate
+from braze_export.archives.archive import ArchiveLimits, Unpacker, harmless
 from braze_export.errors import ArchiveError
-from tests.archives import Member, cut, gzip_of, lines_of, zip_of, zipped
+from tests.archives.making import Member, cut, gzip_of, lines_of, zip_of, zipped
 from tests.fuzz.drawing import Draw
 
 LONGEST: Final = 8192

@@ -16,7 +16,8 @@ from attrs import Factory, frozen
 
 from braze_export._json import dumps, loads, one_line
 from braze_export.answers import check, read_error
-from braze_export.batching import Batch
+from braze_export.batches.batching import Batch
+from braze_export.batches.narrowing import read
 from braze_export.codec import (
     IdsAnswer,
     decode_object,
@@ -30,12 +31,11 @@ from braze_export.codec import (
 from braze_export.endpoints import EXPORT_IDS, SEGMENTS_LIST
 from braze_export.errors import APIError, BrazeError, DecodeError
 from braze_export.identifiers import Identifier, UserAlias, is_unicode
-from braze_export.lenient import structure_leniently
+from braze_export.lookups.whose import sort
+from braze_export.models.lenient import structure_leniently
 from braze_export.models.profile import UserProfile
 from braze_export.models.segments import Segment
-from braze_export.narrowing import read
 from braze_export.sandbox import samples
-from braze_export.whose import sort
 from braze_export.wire import ApiKey, Request, Response, Timeouts
 from tests.fuzz.drawing import Draw
 

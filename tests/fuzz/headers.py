@@ -17,14 +17,14 @@ from attrs import evolve
 
 from braze_export.answers import RateWindow, check, read_rate_window, read_retry_after
 from braze_export.caller import _LONGEST_PAUSE
+from braze_export.downloads.links import _opened, _part, _refusal, check_link, redirected
 from braze_export.endpoints import EXPORT_IDS, EXPORT_SEGMENT
 from braze_export.errors import APIError, BrazeError, ExportInProgressError, InputError
 from braze_export.instances import is_loopback
-from braze_export.ledger import _LATEST, _LONGEST_WINDOW, _SLACK, Ledger
-from braze_export.links import _opened, _part, _refusal, check_link, redirected
+from braze_export.limiting.ledger import _LATEST, _LONGEST_WINDOW, _SLACK, Ledger
+from braze_export.limiting.server_clock import ServerClock
+from braze_export.limiting.window import Sent
 from braze_export.retry import RetryPolicy
-from braze_export.server_clock import ServerClock
-from braze_export.window import Sent
 from braze_export.wire import ApiKey, Request, Response, Streamed, Timeouts, check_encoding
 from tests.fuzz.drawing import Draw, with_text
 

@@ -23,6 +23,7 @@ from yarl import URL
 from braze_export.callbacks import check_base, parse
 from braze_export.cli.connection import _of_file
 from braze_export.cli.options import names
+from braze_export.downloads.links import check_link
 from braze_export.errors import DecodeError, InputError
 from braze_export.identifiers import (
     EmailAddress,
@@ -36,7 +37,6 @@ from braze_export.jobs.kinds import parse_kind
 from braze_export.jobs.reading import compression
 from braze_export.jobs.reading.inputs import format_of, open_input
 from braze_export.jobs.values import Input, InputFormat, Table, Unusable
-from braze_export.links import check_link
 from braze_export.models.fields import check_fields
 from braze_export.models.timestamps import parse_moment
 from braze_export.wire import ApiKey

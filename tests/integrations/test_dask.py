@@ -42,7 +42,7 @@ from braze_export.integrations.dask_lookup import _sorted, _values
 from braze_export.jobs.kinds import as_text, parse_kind
 from braze_export.jobs.tables.schema import schema
 from braze_export.sandbox import Sandbox, Window
-from tests.archives import zipped
+from tests.archives.making import zipped
 from tests.cli.conftest import KEY, serving
 from tests.integrations.redis_servers import RedisServer
 from tests.storage import servers

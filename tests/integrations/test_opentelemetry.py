@@ -34,7 +34,7 @@ from braze_export import (
     ServerError,
 )
 from braze_export.integrations.opentelemetry import OpenTelemetry
-from braze_export.limits import PoolSnapshot
+from braze_export.limiting.limits import PoolSnapshot
 from braze_export.sandbox import Fault, Sandbox
 from braze_export.transports.httpx import HttpxTransport
 

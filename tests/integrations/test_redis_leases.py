@@ -8,7 +8,7 @@ import pytest
 
 from braze_export.integrations.redis import RedisLimits
 from braze_export.integrations.redis_words import Heard
-from braze_export.limits import Lane
+from braze_export.limiting.limits import Lane
 from tests import virtual
 from tests.integrations.test_redis_windows import phase, quietly, serving, told
 from tests.integrations.virtual_redis import World, kill, limiter

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from braze_export.answers import RateWindow
 from braze_export.integrations.redis import RedisLimits
-from braze_export.limits import Permit
+from braze_export.limiting.limits import Permit
 from tests import virtual
 from tests.integrations.virtual_redis import EPOCH, World, limiter
 from tests.simulated import Server, perfect, work

@@ -16,7 +16,7 @@ from redis import exceptions
 
 from braze_export.integrations import redis as room
 from braze_export.integrations.redis_link import _SCRIPT, Link
-from braze_export.limits import Limits, RateLimit
+from braze_export.limiting.limits import Limits, RateLimit
 
 EPOCH = 1_700_000_000.0
 KEY = "braze_export:{shop:ids}"

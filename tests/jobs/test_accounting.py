@@ -8,12 +8,12 @@ from attrs import Factory, define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braze_export.batching import Batch
+from braze_export.batches.batching import Batch
+from braze_export.batches.narrowing import Outcome
 from braze_export.errors import DecodeError, ServerError
 from braze_export.identifiers import EmailAddress, Identifier, UserAlias
 from braze_export.jobs.accounting import Settler, passed_over
 from braze_export.models.results import FailedBatch, InvalidUserId
-from braze_export.narrowing import Outcome
 
 ODD = ['say "hi"', "back\\slash", "emoji \U0001f600", "ümläut", "tab\t", "a,b", "null"]
 DOWN = ServerError("down", status=500)

@@ -10,7 +10,8 @@ from attrs import define
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from braze_export.batching import Batch
+from braze_export.batches.batching import Batch
+from braze_export.batches.narrowing import Outcome
 from braze_export.errors import BadRequestError, JobStorageError, RequestTimeoutError
 from braze_export.identifiers import EmailAddress, UserAlias
 from braze_export.jobs import recorder as rooms
@@ -32,7 +33,6 @@ from braze_export.jobs.slices import Slice
 from braze_export.jobs.staging import Staged
 from braze_export.jobs.values import Unusable
 from braze_export.models.results import FailedBatch, InvalidUserId
-from braze_export.narrowing import Outcome
 
 few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from attrs import Factory, define, field
 
-from braze_export.batching import Batch
+from braze_export.batches.batching import Batch
+from braze_export.batches.narrowing import Outcome
 from braze_export.errors import (
     AuthenticationError,
     BadRequestError,
@@ -25,7 +26,6 @@ from braze_export.jobs.slices import Slice
 from braze_export.jobs.values import Unusable
 from braze_export.jobs.verdicts import Judge
 from braze_export.models.results import FailedBatch, InvalidUserId
-from braze_export.narrowing import Outcome
 from tests import virtual
 
 DOWN = ServerError("down", status=503)

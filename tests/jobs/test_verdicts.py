@@ -3,7 +3,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from braze_export.batching import Batch
+from braze_export.batches.batching import Batch
+from braze_export.batches.narrowing import Outcome
 from braze_export.errors import (
     AuthenticationError,
     BadRequestError,
@@ -22,7 +23,6 @@ from braze_export.jobs.recorder import Settled
 from braze_export.jobs.slices import Slice
 from braze_export.jobs.verdicts import Judge
 from braze_export.models.results import FailedBatch, InvalidUserId
-from braze_export.narrowing import Outcome
 
 DOWN = ServerError("down", status=503)
 REFUSED = BadRequestError("no", status=400)

@@ -21,13 +21,13 @@ from braze_export import (
     PermissionDeniedError,
     RetryPolicy,
 )
-from braze_export.buckets import Bucket as Place
 from braze_export.callbacks import CallbackReceiver
-from braze_export.fetching import ObjectChangedError
+from braze_export.downloads.buckets import Bucket as Place
+from braze_export.downloads.fetching import ObjectChangedError
 from braze_export.sandbox import Sandbox
 from braze_export.settings import Polling
 from braze_export.storage import read_export
-from tests.archives import zipped
+from tests.archives.making import zipped
 from tests.storage import servers
 from tests.storage.conftest import Bucket, Store
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 
 from benchmarks.peers.sides.course import PATIENCE, Course, run
 from braze_export import BrazeClient, BrazeError, Timeouts
-from braze_export.ids_export import IdsExport
+from braze_export.batches.ids_export import IdsExport
 
 _EXTERNAL_ID = re.compile(rb'"external_id":"([^"]*)"')
 _MANNERS = {"raw": None, "typed": None, "hurried": Timeouts(read=PATIENCE)}

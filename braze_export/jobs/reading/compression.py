@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
-from braze_export._inflate import ERRORS, GZIP, Inflater
+from braze_export.archives.inflate import ERRORS, GZIP, Inflater
 from braze_export.errors import InputError
 
 #: Bytes that a piece of a file holds at most.

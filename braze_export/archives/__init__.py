@@ -1,0 +1,1 @@
+"""Archives, as their bytes come, into lines. Pure."""

@@ -1,0 +1,1 @@
+"""The rate limits: as values, and who is let through, and when."""

@@ -1,0 +1,1 @@
+"""Concurrent single look-ups that share requests."""

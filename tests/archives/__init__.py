@@ -1,0 +1,1 @@
+"""Tests of archives, as their bytes come."""

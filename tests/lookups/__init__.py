@@ -1,0 +1,1 @@
+"""Tests of single look-ups that share requests."""
