@@ -82,9 +82,15 @@ class TaskScope:
 async def surely(work: Callable[[], object]) -> None:
     """Run in a thread what must be done, such as closing a file: also where we are cancelled.
 
-    ``asyncio.to_thread`` forgets work whose thread has not begun by then.
+    It is done by then, unless we are cancelled twice. ``asyncio.to_thread`` forgets work whose
+    thread has not begun when we are cancelled.
     """
-    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, work))
+    working = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 async def detached(work: Callable[[], T]) -> T:

@@ -6,17 +6,19 @@ import os
 import sys
 from collections.abc import AsyncIterator, Generator, Iterator
 from functools import cache
+from typing import Any
 
 import httpx
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from httpx._transports import default as httpx_transport
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from braze_export.sandbox import samples
 
 # Few examples each time, and many in a session of their own (nox -s deep).
-settings.register_profile("short", max_examples=30)
+settings.register_profile("short", max_examples=20)
 settings.register_profile("deep", max_examples=1_000, deadline=None)
 _LOOKING = {"_get_local_constants"}
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
@@ -29,6 +31,24 @@ def pytest_configure() -> None:
     """
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core, for they wait much: for processes, connections and the disk."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """A file stays in one worker, as with the option itself; so do all that start the stores."""
+    return _ByServers(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+class _ByServers(LoadFileScheduling):  # type: ignore[misc]
+    """The servers of object stores take seconds to start, and each worker has its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope: str = super()._split_scope(nodeid)
+        return "tests/storage" if scope.startswith("tests/storage/") else scope
 
 
 @pytest.hookimpl(wrapper=True)
@@ -58,9 +78,9 @@ def _certificates_are_read_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def blocking_calls_fail() -> Iterator[BlockBuster]:
-    """A blocking call in the event loop fails the test that made it."""
+@pytest.fixture(scope="session")
+def _blockbuster() -> Iterator[BlockBuster]:
+    """To replace the functions that block takes longer than most tests, so it is done once."""
     with blockbuster_ctx() as blockbuster:
         # Where coverage is measured, threads hold its lock now and then.
         lock = blockbuster.functions["threading.Lock.acquire"]
@@ -68,6 +88,20 @@ def blocking_calls_fail() -> Iterator[BlockBuster]:
         for function in blockbuster.functions.values():  # it looks for constants in our files
             function.can_block_in("hypothesis/internal/conjecture/providers.py", _LOOKING)
         yield blockbuster
+
+
+@pytest.fixture(autouse=True)
+def blocking_calls_fail(_blockbuster: BlockBuster) -> Iterator[BlockBuster]:
+    """A blocking call in the event loop fails the test that made it.
+
+    A test may allow some, or switch this off. The next one finds it as it was.
+    """
+    each = list(_blockbuster.functions.values())
+    before = [(one, one.activated, len(one.can_block_functions)) for one in each]
+    yield _blockbuster
+    for one, activated, allowed in before:
+        del one.can_block_functions[allowed:]
+        (one.activate if activated else one.deactivate)()
 
 
 @pytest.fixture

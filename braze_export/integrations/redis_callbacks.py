@@ -21,7 +21,7 @@ from uuid import uuid4
 from attrs import frozen
 
 from braze_export.errors import InputError, TransportError
-from braze_export.integrations.redis_link import FAILURES, TOO_LONG, Client, Link, check_workspace
+from braze_export.integrations.redis_link import FAILURES, Client, Link, check_workspace, in_time
 from braze_export.tasks import TaskScope
 
 # The first result counts. SETRANGE keeps the key's lifetime, also where SET cannot yet.
@@ -195,7 +195,7 @@ class _Redis(Link):
         """
         execute: Callable[..., Any] = self._client.execute_command
         try:
-            async with self._at_once, asyncio.timeout(TOO_LONG):
+            async with self._at_once, in_time():
                 reply = await execute(*words)
         except FAILURES as error:
             self._failed = str(words[0])

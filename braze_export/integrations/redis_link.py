@@ -6,8 +6,8 @@ import logging
 import os
 import random
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any, Final, TypeAlias
@@ -108,7 +108,7 @@ class Link:
 
     async def _run(self, key: str, words: bytes) -> list[Any]:
         execute: Callable[..., Any] = self._client.execute_command
-        async with asyncio.timeout(TOO_LONG):
+        async with in_time():
             with suppress(exceptions.NoScriptError):
                 return list(await execute("EVALSHA", _SHA, 1, key, words))
             return list(await execute("EVAL", _SCRIPT, 1, key, words))
@@ -132,6 +132,26 @@ class Link:
     def _tell(self) -> None:
         for watcher in self.watchers:
             watcher(self.gone)
+
+
+@asynccontextmanager
+async def in_time() -> AsyncIterator[None]:
+    """Give commands so much time, and see to it that they can be cancelled.
+
+    The client sends with ``asyncio.wait_for``. Before Python 3.12 that returns as if nothing had
+    been when it is cancelled at the moment that it is done: the cancellation is made up for here.
+
+    Raises:
+        TimeoutError: they took too long.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        async with asyncio.timeout(TOO_LONG):
+            yield
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _connected(url: str) -> Client:

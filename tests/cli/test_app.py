@@ -242,7 +242,9 @@ def test_a_terminal_that_cannot_redraw(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not screens.is_live(stderr=True)
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("segments", "list")])
+@pytest.mark.parametrize(
+    "arguments", [pytest.param(("--help",), marks=pytest.mark.slow), ("segments", "list")]
+)
 def test_a_reader_that_goes_away(
     arguments: tuple[str, ...], braze: Any, spawn: Callable[..., Any]
 ) -> None:

@@ -411,7 +411,11 @@ def signalled(
         return process, line, process.stderr.read()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+# Of both signals one is quick here, and the other one where a stream is ended.
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_ctrl_c(
     number: signal.Signals,
     code: int,
@@ -430,7 +434,10 @@ def test_ctrl_c(
     assert not (tmp_path / "users.ndjson").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
+)
 def test_ctrl_c_of_a_stream(
     number: signal.Signals,
     code: int,

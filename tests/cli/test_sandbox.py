@@ -16,7 +16,8 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("as_json", [True, False])
+# What it prints as JSON is held in this process, below.
+@pytest.mark.parametrize("as_json", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_it_serves_until_ctrl_c(as_json: bool, spawn: Callable[..., Any]) -> None:
     process = spawn("sandbox", "--users", "5", *(["--json"] if as_json else []))
     line = process.stdout.readline()

@@ -306,13 +306,14 @@ async def test_an_archive_in_a_file(tmp_path: Path) -> None:
 
 async def held(work: Any) -> float:
     """Return the longest time for which the loop was not given back."""
-    longest, last = 0.0, time.perf_counter()
+    # By the processor's time of this thread: what else the machine does is not held against it.
+    longest, last = 0.0, time.thread_time()
 
     async def watch() -> None:
         nonlocal longest, last
         while True:
             await asyncio.sleep(0)
-            longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+            longest, last = max(longest, time.thread_time() - last), time.thread_time()
 
     watching = asyncio.create_task(watch())
     await work
@@ -329,7 +330,7 @@ async def held(work: Any) -> float:
 async def test_the_loop_is_given_back(row: bytes, scope: TaskScope) -> None:
     rows = packed(*[row] * (3_000 if row.strip() else 60_000))
     for _ in range(5):
-        if await held(read(scope, rows)) < 0.02:  # much more than it takes, for busy machines
+        if await held(read(scope, rows)) < 0.02:  # much more than it takes
             return
     pytest.fail("the loop was held")
 

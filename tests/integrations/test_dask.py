@@ -6,13 +6,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import attrs
 import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from blockbuster import BlockBuster
@@ -45,12 +46,16 @@ from braze_export.sandbox import Sandbox, Window
 from tests.archives.making import zipped
 from tests.cli.conftest import KEY, serving
 from tests.integrations.redis_servers import RedisServer
+from tests.lazily import Lazily
 from tests.storage import servers
 from tests.storage.conftest import Bucket, s3_bucket, s3_server  # noqa: F401 - fixtures
 
-dask: Any = pytest.importorskip("dask")
-dd: Any = pytest.importorskip("dask.dataframe")
-distributed: Any = pytest.importorskip("distributed")
+if find_spec("distributed") is None:
+    pytest.skip("needs the extra dask", allow_module_level=True)
+dask: Any = Lazily("dask")
+dd: Any = Lazily("dask.dataframe")
+distributed: Any = Lazily("distributed")
+pd: Any = Lazily("pandas")
 
 # Some tests compute in this process though there is a cluster; Dask of 2025 takes it for a mistake.
 pytestmark = pytest.mark.filterwarnings("ignore:Running on a single-machine:UserWarning")
@@ -63,10 +68,12 @@ ELSEWHERE: Final = {"WRONG_KEY": "wrong", "NO_REDIS": "redis://127.0.0.1:1"}
 QUICK: Final = ExportSettings(quiet_period=0.0)
 
 
-@pytest.fixture(autouse=True)
-def dask_has_loops_of_its_own(blocking_calls_fail: BlockBuster) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def dask_has_loops_of_its_own(_blockbuster: BlockBuster) -> Iterator[None]:
     """They block now and then, on reading files and on other threads."""
-    blocking_calls_fail.deactivate()
+    _blockbuster.deactivate()
+    yield
+    _blockbuster.activate()
 
 
 def set_environment(**values: str) -> None:
@@ -74,7 +81,7 @@ def set_environment(**values: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def workers(redis_server: RedisServer) -> Iterator[Any]:
+def workers(redis_server: RedisServer, dask_has_loops_of_its_own: None) -> Iterator[Any]:
     """Two processes, which know the secrets from their environment."""
     secrets = {"BRAZE_API_KEY": KEY, "BRAZE_REDIS_URL": redis_server.url} | ELSEWHERE
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
@@ -199,19 +206,19 @@ def test_what_was_persisted_is_not_asked_for_again(
 @pytest.mark.parametrize(
     "partitions",
     [
-        [("u1", "u2"), ["x"]],
-        (part for part in [["u1", "u2"], ["x", "x"]]),
-        [np.array(["u1", "u2"]), pa.array(["x", None])],
-        [pd.Series(["u1", "u2"], dtype="category"), pd.Series([None, "x"])],
-        [dask.delayed(["u1", "u2", float("nan")]), dask.delayed(pd.Index)(["x"])],
-        dd.from_pandas(pd.DataFrame({"id": ["u1", "u2", "x"]}), npartitions=2)["id"],
+        lambda: [("u1", "u2"), ["x"]],
+        lambda: (part for part in [["u1", "u2"], ["x", "x"]]),
+        lambda: [np.array(["u1", "u2"]), pa.array(["x", None])],
+        lambda: [pd.Series(["u1", "u2"], dtype="category"), pd.Series([None, "x"])],
+        lambda: [dask.delayed(["u1", "u2", float("nan")]), dask.delayed(pd.Index)(["x"])],
+        lambda: dd.from_pandas(pd.DataFrame({"id": ["u1", "u2", "x"]}), npartitions=2)["id"],
     ],
     ids=["lists", "generator", "arrays", "series", "delayed", "column"],
 )
 def test_partitions_of_every_kind_without_a_cluster(
-    braze: Sandbox, look_up: LookUp, partitions: Any, threads: None
+    braze: Sandbox, look_up: LookUp, partitions: Callable[[], Any], threads: None
 ) -> None:
-    profiles, unknown, failed = dask.compute(*look_up(braze, partitions))
+    profiles, unknown, failed = dask.compute(*look_up(braze, partitions()))
     assert sorted(profiles["external_id"]) == ["u1", "u2"]
     assert list(unknown["identifier"]) == ["x"]
     assert failed.empty
@@ -318,8 +325,8 @@ def test_nobody_is_at_fault_where_nobody_is_answered(
         (17, {}, "not int"),
         ([17], {}, "not int"),
         ([], {}, "not one partition"),
-        (series([1, 2], 1), {}, r"must be text, not int64: use .astype\("),
-        (series(["a"], 1).to_frame(), {}, "one column"),
+        (lambda: series([1, 2], 1), {}, r"must be text, not int64: use .astype\("),
+        (lambda: series(["a"], 1).to_frame(), {}, "one column"),
         ([["u1"]], {"kind": "name"}, "no kind of identifier"),
         ([["u1"]], {"fields": []}, "fields is empty"),
         ([["u1"]], {"concurrency": 0}, "concurrency must be"),
@@ -336,6 +343,7 @@ def test_nobody_is_at_fault_where_nobody_is_answered(
 def test_what_cannot_be_right_is_refused_at_once(
     identifiers: Any, options: Any, message: str
 ) -> None:
+    identifiers = identifiers() if callable(identifiers) else identifiers
     options = {"base_url": "US-01", "workspace": "w"} | options
     with pytest.raises(InputError, match=message) as caught:
         export_ids(identifiers, **options)
@@ -343,11 +351,11 @@ def test_what_cannot_be_right_is_refused_at_once(
     assert "b4c0ffee" not in str(caught.value)
 
 
-@pytest.mark.parametrize("partition", ["u1", pd.DataFrame({"u1": ["u2"]})])
+@pytest.mark.parametrize("partition", [lambda: "u1", lambda: pd.DataFrame({"u1": ["u2"]})])
 def test_a_partition_that_is_no_column(
-    braze: Sandbox, look_up: LookUp, partition: Any, threads: None
+    braze: Sandbox, look_up: LookUp, partition: Callable[[], Any], threads: None
 ) -> None:
-    found = look_up(braze, [dask.delayed(partition)])
+    found = look_up(braze, [dask.delayed(partition())])
     with pytest.raises(InputError, match="must be a column or list"):
         found.profiles.compute()
 
@@ -523,8 +531,8 @@ async def exported(braze: Sandbox, store: Any) -> str:
 
 @pytest.mark.parametrize("package", ["dask", "dask.dataframe"])
 def test_without_dask(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(import_module("dask"), "dataframe")
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delattr(dask, "dataframe")
     with pytest.raises(InputError, match=r'pip install "braze-export\[dask\]"'):
         export_ids([["u1"]], base_url="US-01", workspace="w")
 

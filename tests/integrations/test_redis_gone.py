@@ -25,8 +25,11 @@ def windows(server: Server) -> list[int]:
     return [counts.count(window) for window in sorted(set(counts))]
 
 
+# Each comes back when it tries Redis the next time, so up to 2.4 s later. Where a window turns
+# in between, one spends all of it, and the other its share of it all the same.
+@pytest.mark.parametrize(("seconds", "refused"), [(23, 2), (25.9, 20)])
 def test_each_process_goes_on_with_its_share_and_comes_back(
-    world: World, caplog: pytest.LogCaptureFixture
+    seconds: float, refused: int, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "braze_export")
     server = serving(80, 6, latency=(0.01, 0.03))
@@ -37,7 +40,7 @@ def test_each_process_goes_on_with_its_share_and_comes_back(
         workers = [asyncio.create_task(work(one, server, 400)) for one in limits]
         await asyncio.sleep(9)
         world.gone = True
-        await asyncio.sleep(24)
+        await asyncio.sleep(seconds)
         world.gone = False
         await asyncio.gather(*workers)
         await asyncio.sleep(1)
@@ -47,7 +50,7 @@ def test_each_process_goes_on_with_its_share_and_comes_back(
     assert windows(server)[3:5] == [40, 40]  # of two processes a quarter each
     assert max(windows(server)[-3:-1]) == 80
     assert len(server.served) == 800
-    assert server.refused <= 2
+    assert server.refused <= refused
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     gone = ("WARNING", "Redis at nowhere:6379 is gone (Connection refused)")
     assert said == [gone, gone, *[("INFO", "Redis at nowhere:6379 is back")] * 2]

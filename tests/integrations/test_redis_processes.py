@@ -44,10 +44,10 @@ async def test_processes_share_one_limit_and_one_of_them_dies(
 ) -> None:
     async with Sandbox(ids_window=Window(60, 1.0), profile="small", latency=0.02) as sandbox:
         workers = [
-            await worker(sandbox, redis_server, workspace, 1 + 2500 * number) for number in range(4)
+            await worker(sandbox, redis_server, workspace, 1 + 2500 * number) for number in range(3)
         ]
         try:
-            assert [await said(process) for process in workers] == [b"ready\n"] * 4
+            assert [await said(process) for process in workers] == [b"ready\n"] * 3
             for process in workers:
                 assert process.stdin is not None
                 process.stdin.write(b"go\n")
@@ -63,7 +63,7 @@ async def test_processes_share_one_limit_and_one_of_them_dies(
                     await process.wait()
         counters = sandbox.counters
 
-    assert exported == [b"", b"2500\n", b"2500\n", b"2500\n"]
-    assert codes == [-9, 0, 0, 0]
+    assert exported == [b"", b"2500\n", b"2500\n"]
+    assert codes == [-9, 0, 0]
     assert counters.rate_limited == 0
-    assert 150 <= counters.requests < 200
+    assert 100 <= counters.requests < 150

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
 import pytest
 
 from braze_export import BrazeError, InputError, JobStorageError
@@ -20,7 +19,10 @@ from braze_export.jobs.tables import loading
 from braze_export.jobs.tables.arrow import Tables
 from braze_export.jobs.tables.loading import load
 from braze_export.jobs.values import Table
+from tests.lazily import Lazily
 from tests.payloads import sample
+
+duckdb: Any = Lazily("duckdb")
 
 Mode = Literal["replace", "merge", "append"]
 MODES: tuple[Mode, ...] = ("replace", "merge", "append")
@@ -73,7 +75,8 @@ def in_duckdb(tmp_path: Path, mode: Mode = "replace") -> Table:
 
 def query(tmp_path: Path, sql: str) -> list[tuple[Any, ...]]:
     with duckdb.connect(str(tmp_path / "db.duckdb")) as connection:
-        return connection.sql(sql).fetchall()
+        rows: list[tuple[Any, ...]] = connection.sql(sql).fetchall()
+        return rows
 
 
 def ids(tmp_path: Path) -> list[int | None]:

@@ -6,9 +6,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pandas as pd  # type: ignore[import-untyped]
-import polars as pl
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
@@ -18,7 +15,12 @@ from hypothesis import strategies as st
 from braze_export.jobs.tables import parquet as room
 from braze_export.jobs.tables.arrow import Tables
 from braze_export.jobs.tables.parquet import blocks_of, pieces_of, write_parquet
+from tests.lazily import Lazily
 from tests.payloads import sample
+
+duckdb: Any = Lazily("duckdb")
+pd: Any = Lazily("pandas")
+pl: Any = Lazily("polars")
 
 FULL = json.dumps(json.loads(sample("user_superset_all_known_fields.json"))).encode()
 EMPTY = b'{"external_id":"nobody","new":[1]}'
@@ -194,9 +196,9 @@ def test_pieces_are_whole_lines_of_about_the_size(blocks: list[list[bytes]], siz
 def test_memory_does_not_grow_with_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_GROUP_BYTES", 4 * 1024 * 1024)
+    monkeypatch.setattr(room, "_GROUP_BYTES", 1024 * 1024)
     tables = Tables()
-    block = (FULL + b"\n") * 500
+    block = (FULL + b"\n") * 125
 
     def peak(times: int) -> int:
         before = pa.total_allocated_bytes()
