@@ -23,12 +23,24 @@ from braze_export import (
 from braze_export.retry import RetryPolicy
 from braze_export.wire import Response
 from tests import virtual
-from tests.lookups.stage import LATENCY, Braze, Gates, Stage, answer, first, outcome, run, turns
+from tests.lookups.stage import (
+    LATENCY,
+    Braze,
+    Gates,
+    Stage,
+    answer,
+    first,
+    known,
+    outcome,
+    run,
+    turns,
+)
 
 LIMITS = Limits(ids=RateLimit(100, 60), default=RateLimit(100, 60))
 PATIENT = RetryPolicy(base=0.01, cap=0.01)
 OPEN = {"x-ratelimit-limit": "100", "x-ratelimit-remaining": "90", "x-ratelimit-reset": "60"}
 REFUSED = Response(429, {"retry-after": "30"}, b"{}")
+CLOSED = known(remaining=0, resets_in=60.0)
 
 
 def now() -> float:
@@ -200,6 +212,83 @@ def test_look_ups_that_wait_already_fail_when_the_limit_closes_and_those_under_w
     run(main, braze=Braze(reply), limits=LIMITS, lookups=lookups, retry=PATIENT)
 
 
+def test_a_limit_that_closes_is_nothing_to_look_ups_that_count_against_another() -> None:
+    def reply(body: Any) -> Response:
+        return answer(body) if "fields_to_export" in body else REFUSED
+
+    async def main(stage: Stage) -> None:
+        refused = stage.begin("u0", fields=None)
+        await asyncio.sleep(LATENCY / 2)
+        found = await within(5, stage.get("u1"))  # lingers until after the refusal
+        assert found.email == "u1@users.example"
+        refused.cancel()
+        await outcome(refused)
+
+    lookups = LookupSettings(linger=LATENCY)
+    run(main, braze=Braze(reply), limits=Limits.new_workspace(), lookups=lookups, retry=PATIENT)
+
+
+def test_the_answer_that_closes_the_limit_is_given_to_whoever_is_in_a_hurry() -> None:
+    def reply(body: Any) -> Response:
+        return Response(200, OPEN | {"x-ratelimit-remaining": "0"}, answer(body).body)
+
+    async def main(stage: Stage) -> None:
+        assert (await within(5, stage.get("u1"))).email == "u1@users.example"
+        assert isinstance(await outcome(within(5, stage.get("u1"))), DeadlineExceededError)
+
+    run(main, braze=Braze(reply), limits=LIMITS, retry=PATIENT)
+
+
+def test_whoever_is_in_a_hurry_waits_for_a_request_under_way_though_the_limit_has_closed() -> None:
+    async def main(stage: Stage) -> None:
+        patient = stage.begin("u1")
+        await asyncio.sleep(LATENCY / 2)
+        stage.gates.known = CLOSED
+        assert isinstance(await outcome(within(5, stage.get("u2"))), DeadlineExceededError)
+        assert (await within(5, stage.get("u1"))).email == "u1@users.example"
+        await patient
+
+    run(main)
+
+
+def test_whoever_is_in_a_hurry_does_not_wait_for_a_request_that_the_limit_holds_up() -> None:
+    async def main(stage: Stage) -> None:
+        patient = stage.begin("u1")
+        await turns()
+        stage.gates.known = CLOSED
+        began = now()
+        assert isinstance(await outcome(within(5, stage.get("u1"))), DeadlineExceededError)
+        assert now() - began < 0.01
+        stage.gates.open()
+        await patient
+
+    run(main, gates=Gates(shut=True))
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "closed"),
+    [(100, 0, 30), (2, 0, 30 + 60), (1, 0, 30 + 3 * 60), (0, 0, 30 + 3 * 60), (1, 1, 0)],
+)
+def test_each_window_that_those_who_wait_will_fill_is_a_minute_more(
+    limit: int, remaining: int, closed: float
+) -> None:
+    async def main(stage: Stage) -> None:
+        under_way = stage.begin("u0")
+        await asyncio.sleep(LATENCY / 2)
+        stage.gates.shut = True
+        waiting = [stage.begin(f"u{n}", fields=["email", f"{n}"]) for n in range(3)]
+        waiting += [stage.begin("u0", fields=None), stage.begin("u1", fields=["canvases_received"])]
+        await turns()
+        stage.gates.known = known(limit=limit, remaining=remaining, resets_in=30.0)
+        sharing = stage.client.users._lookup._sharing
+        assert sharing.closed_for("ids_fast") == closed
+        stage.gates.open()
+        await asyncio.gather(under_way, *waiting)
+
+    limits = Limits(ids=RateLimit(7, 7), ids_fast=RateLimit(250, 60))
+    run(main, gates=Gates(limits), lookups=LookupSettings(linger=0.0))
+
+
 def test_windows_that_others_will_fill_are_reckoned_with() -> None:
     limits = Limits(ids=RateLimit(1, 60))
 
@@ -233,6 +322,36 @@ def test_the_time_is_over_while_the_call_waits_for_the_limit() -> None:
         assert stage.braze.bodies == []
 
     run(main, gates=Gates(shut=True))
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_who_was_not_sent_in_time_is_told_when_the_limit_opens(sent: bool) -> None:
+    async def main(stage: Stage) -> None:
+        call = asyncio.create_task(within(LATENCY / 2, stage.get("u1")))
+        await turns()
+        stage.gates.known = CLOSED
+        error = await outcome(call)
+        assert isinstance(error, DeadlineExceededError)
+        assert error.identifiers == ("u1",)
+        assert error.retry_after == (None if sent else 60.0)
+        await asyncio.sleep(LATENCY)
+
+    run(main, gates=Gates(shut=not sent))
+
+
+def test_the_time_may_be_over_in_any_turn_of_the_loop_in_which_the_answer_comes() -> None:
+    async def main(stage: Stage) -> None:
+        late = []
+        for turn in range(12):
+            seconds = LATENCY + turn * virtual._TICK
+            (given,) = await within(seconds, stage.get_all("u1"))
+            late.append(isinstance(given, DeadlineExceededError))
+            assert late[-1] or given.email == "u1@users.example"
+            await turns()
+        assert late == sorted(late, reverse=True)
+        assert {*late} == {True, False}
+
+    run(main)
 
 
 @pytest.mark.parametrize("what", ["direct", "look-up"])

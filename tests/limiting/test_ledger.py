@@ -225,14 +225,16 @@ def test_an_answer_from_the_window_before_does_not_open_this_one() -> None:
     assert scene.room() == 99  # all but the one under way
     scene.answer(late, 3, 60.0)
     assert scene.left() is None
+    assert scene.room() == 100
 
 
-def test_an_answer_from_the_next_window_begins_it_where_it_may_have_turned() -> None:
+@pytest.mark.parametrize("clock", [60.0, 59.9])  # the hour may be told just before the reset
+def test_an_answer_from_the_next_window_begins_it_where_it_may_have_turned(clock: float) -> None:
     scene = Scene(exact=False, now=50.5)
     scene.ask(99, 60.0)  # the server's clock shows at least 50.0: it turns from 59.5 to 60.5
     first, second = scene.send(2)
     scene.now = 60.0
-    scene.answer(first, 99, 120.0)
+    scene.answer(first, 99, 120.0, clock=clock)
     assert scene.left() == 98  # the second may be of this window as well
     scene.answer(second, 97, 60.0)
     assert scene.left() == 99
@@ -311,6 +313,7 @@ def test_an_answer_that_says_nothing_counts_as_a_request() -> None:
     scene = known(99)
     scene.ask()
     assert scene.room() == 98
+    assert not scene.ledger.blind
 
 
 # How a window opens ----------------------------------------------------------------------------
@@ -440,6 +443,15 @@ def test_a_window_of_which_nothing_was_heard_never_turns() -> None:
     assert scene.ledger.resets_in(scene.now) is None
 
 
+def test_a_request_lost_in_the_window_before_lets_nobody_ask_in_this_one() -> None:
+    scene = others_took()
+    (late,) = scene.send()
+    scene.now = 60.1
+    scene.send()
+    scene.ledger.unanswered(late, counted=False)
+    assert scene.room() == 0
+
+
 # Other users -----------------------------------------------------------------------------------
 
 
@@ -545,13 +557,16 @@ def test_a_refusal_from_a_window_that_is_over_closes_nothing() -> None:
     assert scene.room() > 0
 
 
-def test_a_refusal_from_the_window_before_does_not_close_the_one_that_is_known() -> None:
+@pytest.mark.parametrize("clock", [60.0, 59.9])
+def test_a_refusal_from_the_window_before_does_not_close_the_one_that_is_known(
+    clock: float,
+) -> None:
     scene = Scene(exact=False, now=50.5)
     scene.ask(99, 60.0)
     first, second = scene.send(2)
     scene.now = 60.0  # it may have turned, but it is not sure
-    scene.answer(first, 99, 120.0)
-    scene.answer(second, 0, 60.0, refused=True)
+    scene.answer(first, 99, 120.0, clock=clock)
+    scene.answer(second, 0, 60.0, clock=clock, refused=True)
     assert scene.left() == 99
 
 
@@ -726,6 +741,8 @@ def test_while_headers_are_not_believed_a_refusal_s_are_not_either() -> None:
     scene.now = 10.0
     scene.refuse(0, 60.0, pause=5.0)
     assert scene.opens_in() == pytest.approx(5.0)
+    scene.now = 15.1
+    assert scene.room() == 1
 
 
 def test_headers_that_are_believed_again_have_two_refusals_to_lose() -> None:
@@ -812,7 +829,7 @@ def test_a_refusal_right_after_the_turn_tells_that_turns_come_later(turns: int) 
         assert scene.room() == 1  # for a while no window is opened at once
 
 
-@pytest.mark.parametrize("told", [(), (0, 60.0)])
+@pytest.mark.parametrize("told", [(), (0, 60.0), (50, 120.0)])
 def test_after_a_turn_that_came_too_early_ten_windows_begin_with_one_request(
     told: tuple[Any, ...],
 ) -> None:
@@ -825,6 +842,24 @@ def test_after_a_turn_that_came_too_early_ten_windows_begin_with_one_request(
         scene.now = 60.0 * number + 0.1
         rooms.append(scene.room())
     assert rooms == [1] * 10 + [100] * 3
+
+
+@pytest.mark.parametrize("clock", [60.0, 59.9])
+def test_a_window_that_an_answer_begins_is_one_of_the_ten(clock: float) -> None:
+    scene = Scene(exact=False, now=50.5)
+    scene.refuse()
+    scene.now = 52.5
+    scene.ask(99, 60.0)
+    (early,) = scene.send()
+    scene.now = 60.0  # it may have turned, but it is not sure
+    scene.answer(early, 99, 120.0, clock=clock)
+    rooms = []
+    for number in range(2, 13):
+        scene.now = 60.0 * number - 0.5
+        scene.ask(99, 60.0 * number)
+        scene.now = 60.0 * number + 1.1
+        rooms.append(scene.room())
+    assert rooms == [1] * 9 + [100] * 2
 
 
 def test_refusals_while_nothing_is_known_tell_nothing_of_the_turn() -> None:
@@ -890,6 +925,28 @@ def test_an_answer_with_headers_ends_it_and_what_went_meanwhile_is_forgotten() -
     assert scene.room() == 50
 
 
+@pytest.mark.parametrize(("seconds", "room"), [(59.0, 50 - 6), (61.0, 50 - 1)])
+def test_what_went_meanwhile_counts_unless_it_lasted_longer_than_a_window(
+    seconds: float, room: int
+) -> None:
+    scene = Scene(reserve=0.5, now=40.0)
+    for _ in range(5):
+        scene.ask()
+    scene.now += seconds
+    scene.ask(90, 160.0)
+    assert scene.room() == room
+
+
+def test_the_pace_of_others_is_not_known_any_more_when_an_answer_ends_it() -> None:
+    scene = known(100, limit=1000, now=59.0)
+    scene.ask(97, 60.0)  # two of others for one of ours
+    scene.now = 60.1
+    scene.ask()
+    scene.ask(900, 120.0)
+    scene.send(10)
+    assert scene.left() == 890
+
+
 @pytest.mark.parametrize(("told", "wait"), [((0, 60.0), 60.0), ((None, 60.0), 60.0), ((), 1.0)])
 def test_a_refusal_ends_it_too_so_that_it_is_heeded(told: tuple[Any, ...], wait: float) -> None:
     scene = Scene()
@@ -897,6 +954,14 @@ def test_a_refusal_ends_it_too_so_that_it_is_heeded(told: tuple[Any, ...], wait:
     scene.refuse(*told)
     assert not scene.ledger.blind
     assert scene.opens_in() == pytest.approx(wait, abs=0.01)
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_silent_answers_tell_of_the_clock_if_they_are_dated(dated: bool) -> None:
+    scene = Scene(exact=not dated)
+    scene.ask()
+    turns = 60.0 if dated else math.inf  # else the time is ours
+    assert scene.ledger.clock.surely_at(60.0, 0.0) == turns
 
 
 def test_a_silent_answer_from_the_window_before_does_not_make_it_blind() -> None:
@@ -926,7 +991,8 @@ def coarse(remaining: int, *, now: float = 30.5, limit: int = 100) -> Scene:
 
 
 @pytest.mark.parametrize(
-    ("limit", "left", "room"), [(100, 50, 42), (100, 9, 1), (100, 8, 0), (7, 3, 2), (3, 2, 2)]
+    ("limit", "left", "room"),
+    [(100, 50, 42), (100, 9, 1), (100, 8, 0), (7, 3, 2), (4, 3, 2), (3, 2, 2)],
 )
 def test_if_more_wait_than_may_go_the_last_few_are_held_back(
     limit: int, left: int, room: int
@@ -948,6 +1014,17 @@ def test_while_some_are_under_way_the_last_few_wait_for_their_answers() -> None:
     assert scene.room(bulk=8) == 0
     scene.answer(second, 8, 60.0)
     assert scene.room(bulk=8) == 8
+
+
+@pytest.mark.parametrize(("bulk", "interactive", "room"), [(8, 0, 8), (5, 3, 8), (6, 3, 3)])
+def test_answers_that_do_not_come_are_waited_for_a_moment_only_if_all_may_go(
+    bulk: int, interactive: int, room: int
+) -> None:
+    scene = coarse(10)
+    scene.send(2)
+    assert scene.room(bulk, interactive) == interactive
+    scene.now = scene.ledger.opens_at(scene.now)
+    assert scene.room(bulk, interactive) == room
 
 
 @pytest.mark.parametrize(("bulk", "interactive", "room"), [(MANY, 3, 3), (MANY, 9, 8), (5, 3, 3)])
@@ -995,6 +1072,15 @@ def test_a_look_that_is_planned_is_not_put_off() -> None:
     planned = scene.now + scene.opens_in()
     scene.now += 0.1
     assert scene.now + scene.opens_in() == pytest.approx(planned)
+
+
+def test_a_look_that_was_planned_in_the_window_before_is_not_taken_in_the_next() -> None:
+    scene = coarse(9, now=50.5)
+    (sent,) = scene.send()
+    assert scene.room() == 0
+    scene.now = 61.0
+    scene.answer(sent, 8, 120.0)
+    assert scene.room() == 0
 
 
 def test_looks_tell_when_the_window_turns() -> None:

@@ -187,7 +187,7 @@ class Gates:
         """Nothing to close."""
 
 
-def known(*, remaining: int, resets_in: float, limit: int = 100) -> PoolSnapshot:
+def known(*, remaining: int, resets_in: float | None, limit: int = 100) -> PoolSnapshot:
     """How a pool stands."""
     return PoolSnapshot(limit, remaining, resets_in, 0, 0, 0, 0, 0.0)
 
@@ -239,15 +239,20 @@ class Stage:
 
 
 def run(main: Callable[[Stage], Awaitable[T]], **options: Any) -> T:
-    """Play on a clock that jumps; at the end nothing is left behind."""
+    """Play on a clock that jumps; at the end nothing is left behind, and nothing went wrong."""
 
     async def whole() -> T:
+        loop: Any = asyncio.get_running_loop()
+        trouble: list[Any] = []  # where nobody awaits what raises: in callbacks
+        loop.set_exception_handler(lambda _, what: trouble.append(what))
         stage = Stage(**options)
         result = await main(stage)
         await turns()
         stage.check_nothing_left()
         await stage.client.aclose()
         assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert all(timer.cancelled() for timer in loop._scheduled)
+        assert not trouble
         return result
 
     return virtual.run(whole)
@@ -265,4 +270,4 @@ async def outcome(call: Awaitable[T]) -> T | BaseException:
 
 
 def is_closed(answer: object) -> bool:
-    return isinstance(answer, ClientClosedError)
+    return isinstance(answer, ClientClosedError) and str(answer).startswith("the client is closed")

@@ -208,6 +208,18 @@ def test_lingering_ends_when_the_request_is_full() -> None:
     run(main, lookups=LookupSettings(linger=30.0))
 
 
+def test_one_that_goes_alone_does_not_linger_for_others() -> None:
+    async def main(stage: Stage) -> None:
+        began = asyncio.get_running_loop().time()
+        calls = [stage.begin("u1")]
+        await asyncio.sleep(0.01)
+        calls.append(stage.begin(EmailAddress("u2@users.example")))
+        await asyncio.gather(*calls)
+        assert stage.braze.times[1] - began == pytest.approx(0.01, abs=1e-3)
+
+    run(main, lookups=LookupSettings(linger=30.0))
+
+
 def test_without_linger_nobody_waits() -> None:
     async def main(stage: Stage) -> None:
         calls = [stage.begin("u1")]
@@ -223,15 +235,16 @@ def test_without_linger_nobody_waits() -> None:
 @pytest.mark.parametrize(
     ("remaining", "resets_in", "gap"),
     [
-        (80, 10.0, 0.0),  # more than half is left
+        (51, 5.1, 0.0),  # more than half is left
         (50, 5.0, 0.1),  # what is left is spread over the rest of the window
         (10, 2.0, 0.2),
         (2, 60.0, 0.25),  # never longer
         (0, 60.0, 0.0),  # the limit itself makes it wait
+        (10, None, 0.0),  # over what time it is to be spread is not known
     ],
 )
 def test_requests_leave_evenly_once_half_of_the_window_is_spent(
-    remaining: int, resets_in: float, gap: float
+    remaining: int, resets_in: float | None, gap: float
 ) -> None:
     gates = Gates(known=known(remaining=remaining, resets_in=resets_in))
 
@@ -273,6 +286,22 @@ def test_whoever_is_in_a_hurry_is_not_held_up_beyond_half_of_his_time() -> None:
     run(main, gates=gates, lookups=LookupSettings(pace=10.0))
 
 
+def test_whoever_is_in_a_hurry_does_not_let_the_request_he_joins_fill_for_long() -> None:
+    async def main(stage: Stage) -> None:
+        began = asyncio.get_running_loop().time()
+        calls = [stage.begin("u1")]
+        await asyncio.sleep(0.01)
+        calls.append(stage.begin("u2"))
+        await asyncio.sleep(0.01)
+        with deadline(0.4):
+            calls.append(stage.begin("u3"))
+        await asyncio.gather(*calls)
+        assert stage.braze.asked == [["u1"], ["u2", "u3"]]
+        assert stage.braze.times[1] - began == pytest.approx(0.02 + 0.2, abs=1e-3)
+
+    run(main, lookups=LookupSettings(linger=30.0))
+
+
 def test_whoever_is_in_a_hurry_joins_a_full_request_that_waits_for_the_limit() -> None:
     async def main(stage: Stage) -> None:
         calls = [stage.begin(f"u{n}") for n in range(50)]
@@ -311,7 +340,7 @@ def test_sets_of_fields_are_not_remembered_without_end() -> None:
     async def main(stage: Stage) -> None:
         for n in range(100):
             assert (await stage.get("u1", fields=["email", f"attribute {n}"])).email
-        assert len(stage.client.users._lookup._shapes) <= 64
+        assert len(stage.client.users._lookup._shapes) == 64
         calls = [stage.begin("u1", fields=[f"other {n}"]) for n in range(100)]
         await turns()
         assert len(stage.client.users._lookup._shapes) == 100  # none that somebody waits for
@@ -336,7 +365,8 @@ def test_look_ups_share_requests_where_tasks_are_eager() -> None:
 
 
 def test_another_event_loop_beside_is_told_so_and_one_after_it_begins_anew() -> None:
-    client = BrazeClient("very-secret-key", "https://rest.example", transport=Braze(latency=0.001))
+    braze = Braze(latency=0.001)
+    client = BrazeClient("very-secret-key", "https://rest.example", transport=braze, limits=Gates())
 
     async def look_up() -> Any:
         return await client.users.get("u1", fields=["email"])

@@ -19,9 +19,11 @@ from braze_export import (
     ServerError,
 )
 from braze_export.wire import Response
+from tests import virtual
 from tests.lookups.stage import (
     LATENCY,
     Braze,
+    Gates,
     Stage,
     alias,
     answer,
@@ -176,8 +178,26 @@ def test_who_was_found_only_when_asked_for_once_more_is_kept_as_found() -> None:
     run(main, braze=Braze(reply), lookups=KEPT)
 
 
-def test_an_answer_that_nobody_waits_for_any_more_is_kept() -> None:
+def test_nobody_is_kept_as_unknown_while_he_is_asked_for_once_more() -> None:
+    def reply(body: Mapping[str, Any]) -> Response:
+        return ok([profile(name[1:]) for name in names_in(body)[:1]])
+
     async def main(stage: Stage) -> None:
+        calls = [stage.begin("u1"), stage.begin("u2")]
+        while len(stage.braze.bodies) < 2:
+            await asyncio.sleep(0.01)
+        await calls[0]
+        assert (await stage.get("u2")).email == "u2@users.example"
+        await calls[1]
+        assert stage.braze.asked == [["u1", "u2"], ["u2"]]
+
+    run(main, braze=Braze(reply), lookups=KEPT)
+
+
+@pytest.mark.parametrize("status", [200, 299])
+def test_an_answer_that_nobody_waits_for_any_more_is_kept(status: int) -> None:
+    async def main(stage: Stage) -> None:
+        stage.braze.reply = lambda body: Response(status, {}, answer(body).body)
         call = stage.begin("u1")
         await asyncio.sleep(LATENCY / 2)
         call.cancel()
@@ -186,6 +206,73 @@ def test_an_answer_that_nobody_waits_for_any_more_is_kept() -> None:
         assert len(stage.braze.bodies) == 1
 
     run(main, lookups=KEPT)
+
+
+def test_an_answer_in_the_moment_that_it_is_given_up_is_kept_if_it_was_read() -> None:
+    """A request under way that nobody wants is given up after five seconds."""
+
+    async def main(stage: Stage) -> None:
+        given: list[None] = []
+        kept = set()
+
+        def reply(body: Mapping[str, Any]) -> Response:
+            given.append(None)
+            return answer(body)
+
+        stage.braze.reply = reply
+        for turn in range(10):
+            asked = len(stage.braze.bodies)
+            stage.braze.latency = 5.0 + LATENCY + (turn - 4) * virtual._TICK
+            call = stage.begin(f"u{turn}")
+            await asyncio.sleep(LATENCY)
+            call.cancel()
+            await asyncio.sleep(6.0)
+            stage.braze.latency = LATENCY
+            read = [*given]
+            assert (await stage.get(f"u{turn}")).email == f"u{turn}@users.example"
+            assert len(stage.braze.bodies) == asked + 2 - len(read)
+            kept.add(len(read))
+            given.clear()
+        assert kept == {0, 1}
+
+    run(main, lookups=KEPT)
+
+
+def test_looking_up_what_is_kept_gives_way_to_others() -> None:
+    async def main(stage: Stage) -> None:
+        await stage.get("u1")
+        turns: list[None] = []
+
+        async def other() -> None:
+            while True:
+                turns.append(None)
+                await asyncio.sleep(0)
+
+        others = asyncio.create_task(other())
+        for _ in range(20):
+            await stage.get("u1")
+        others.cancel()
+        assert len(turns) >= 20
+
+    run(main, lookups=KEPT)
+
+
+def test_what_is_kept_is_not_carried_over_to_another_event_loop() -> None:
+    braze = Braze()
+    client = BrazeClient(
+        "very-secret-key",
+        "https://rest.example",
+        transport=braze,
+        limits=Gates(),
+        lookups=KEPT,
+    )
+
+    async def look_up() -> Any:
+        return await client.users.get("u1", fields=["email"])
+
+    for _ in range(2):  # the clock by which it grows old is another
+        assert virtual.run(look_up).email == "u1@users.example"
+    assert len(braze.bodies) == 2
 
 
 def test_a_closed_client_gives_nothing_of_what_is_kept() -> None:

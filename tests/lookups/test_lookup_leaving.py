@@ -98,6 +98,20 @@ def test_when_everybody_gives_up_the_request_ends_and_the_next_is_a_new_one(paus
     run(main, gates=Gates(shut=True))
 
 
+def test_who_comes_in_the_turn_in_which_everybody_gives_up_has_a_request_of_his_own() -> None:
+    async def main(stage: Stage) -> None:
+        call = stage.begin("u1")
+        await turns()
+        call.cancel()
+        later = stage.begin("u2")
+        await turns()
+        stage.gates.open()
+        assert (await later).email == "u2@users.example"
+        assert stage.braze.asked == [["u2"]]
+
+    run(main, gates=Gates(shut=True))
+
+
 def test_everybody_gives_up_while_the_request_lingers() -> None:
     async def main(stage: Stage) -> None:
         first_call = stage.begin("u1")
@@ -186,6 +200,36 @@ def test_who_joined_a_request_that_hangs_and_gives_up_as_well_does_not_keep_it_e
         await asyncio.sleep(4)
         assert (stage.gates.in_flight, stage.braze.under_way) == (1, 1)
         await asyncio.sleep(2)
+        assert (stage.gates.in_flight, stage.braze.under_way) == (0, 0)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "stays",
+    [
+        [(0, 1), (0, 4)],  # both from the beginning
+        [(0, 1), (2, 3), (4, 7)],  # the second gives up soon after the first, the third joins
+    ],
+)
+def test_a_request_that_hangs_is_waited_for_from_when_nobody_wants_it(
+    stays: list[tuple[float, float]],
+) -> None:
+    async def main(stage: Stage) -> None:
+        stage.braze.latency = 60
+        began = asyncio.get_running_loop().time()
+
+        async def one(comes: float, goes: float) -> None:
+            await asyncio.sleep(comes)
+            with anyio.move_on_after(goes - comes):
+                await stage.get("u1")
+
+        await asyncio.gather(*(one(*stay) for stay in stays))
+        left = asyncio.get_running_loop().time() - began
+        assert left == pytest.approx(stays[-1][1], abs=1e-3)
+        await asyncio.sleep(4.9)
+        assert (stage.gates.in_flight, stage.braze.under_way) == (1, 1)
+        await asyncio.sleep(0.2)
         assert (stage.gates.in_flight, stage.braze.under_way) == (0, 0)
 
     run(main)

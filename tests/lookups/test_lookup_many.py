@@ -18,6 +18,8 @@ from braze_export import (
     EmailAddress,
     InputError,
     InvalidIdentifierError,
+    LookupSettings,
+    ProfileCache,
     RetryPolicy,
     ServerError,
     deadline,
@@ -78,6 +80,15 @@ def test_it_shares_requests_with_other_look_ups() -> None:
     run(main)
 
 
+def test_those_of_one_call_leave_together_though_nobody_lingers() -> None:
+    async def main(stage: Stage) -> None:
+        ids = [f"u{n}" for n in range(20)]
+        await get_many(stage, ids)
+        assert stage.braze.asked == [ids]
+
+    run(main, lookups=LookupSettings(linger=0.0))
+
+
 @attrs.define
 class Short:
     email: str
@@ -104,8 +115,9 @@ def test_what_failed_does_not_take_the_rest_with_it() -> None:
 
 def test_what_is_no_error_of_ours_is_raised_as_it_is() -> None:
     async def main(stage: Stage) -> None:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError) as caught:
             await get_many(stage, ["u1", "nobody"])
+        assert vars(caught.value) == {}
 
     run(main, braze=Braze(lambda body: ZeroDivisionError()))
 
@@ -184,6 +196,18 @@ def test_giving_up_leaves_nothing_and_disturbs_nobody() -> None:
     run(main, gates=Gates(shut=True))
 
 
+def test_giving_up_on_somebody_named_twice_leaves_nothing() -> None:
+    async def main(stage: Stage) -> None:
+        call = asyncio.create_task(get_many(stage, ["u1", "u2", "u1"]))
+        await turns()
+        call.cancel()
+        assert isinstance(await outcome(call), asyncio.CancelledError)
+        await turns()
+        stage.check_nothing_left()
+
+    run(main, gates=Gates(shut=True))
+
+
 def test_at_the_deadline_what_has_come_is_kept() -> None:
     async def main(stage: Stage) -> None:
         with deadline(LATENCY * 2), pytest.raises(DeadlineExceededError) as caught:
@@ -213,6 +237,23 @@ def test_closing_the_client_keeps_what_has_come() -> None:
         return Response(503, {}, b"{}") if names_in(body) == ["slow"] else answer(body)
 
     run(main, braze=Braze(reply), retry=RetryPolicy(base=100.0, cap=100.0))
+
+
+def test_joining_waiting_and_collecting_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("braze_export.turns._TURN", -1.0)  # each turn is over at once
+
+    async def main(stage: Stage) -> None:
+        ids = [f"u{n}" for n in range(20)]
+        await get_many(stage, ids)
+        call = asyncio.create_task(get_many(stage, ids))  # nothing has to be waited for
+        passed = 0
+        while not call.done():
+            await asyncio.sleep(0)
+            passed += 1
+        assert len(stage.braze.bodies) == 1
+        assert passed >= 3 * len(ids)
+
+    run(main, lookups=LookupSettings(cache=ProfileCache(max_profiles=100, seconds=60.0)))
 
 
 def test_ten_thousand_do_not_hold_the_loop() -> None:
