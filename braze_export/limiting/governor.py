@@ -68,6 +68,7 @@ class _Gate:
     def __init__(self, pool: Pool, limit: RateLimit, reserve: float, clock: ServerClock) -> None:
         self._pool = pool
         self._ledger = Ledger(limit.max_requests, limit.period, reserve, clock)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._lanes: Lanes[Sent] = Lanes()
         self._bucket: AsyncLimiter | None = None  # where the server is silent
         self._dry_until = 0.0
@@ -81,6 +82,8 @@ class _Gate:
         """Wait in a lane."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+        if loop is not self._loop:
+            self._begin_in(loop, began)
         joined = lane == "bulk" and self._lanes.waiting("bulk") and self._alarm is not None
         waiter = self._lanes.join(lane)
         self._waiting += 1
@@ -100,6 +103,13 @@ class _Gate:
             self._waited += loop.time() - began
         self._sent += 1
         return _Permit(self, sent)
+
+    def _begin_in(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        """Leave to a loop that is closed who waited there, its alarm, and its bucket."""
+        if self._loop is not None and self._loop.is_closed():
+            self._lanes, self._alarm, self._bucket = Lanes(), None, None
+            self._hang_bucket(now)
+        self._loop = loop
 
     def answered(self, sent: Sent, window: RateWindow, *, refused: bool) -> None:
         """Learn from an answer, and let through who may pass now."""

@@ -196,9 +196,9 @@ def test_pieces_are_whole_lines_of_about_the_size(blocks: list[list[bytes]], siz
 def test_memory_does_not_grow_with_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_GROUP_BYTES", 1024 * 1024)
+    monkeypatch.setattr(room, "_GROUP_BYTES", 4 * 1024 * 1024)
     tables = Tables()
-    block = (FULL + b"\n") * 125
+    block = (FULL + b"\n") * 500
 
     def peak(times: int) -> int:
         before = pa.total_allocated_bytes()

@@ -539,7 +539,7 @@ def test_a_refusal_is_heeded_where_the_server_is_silent_otherwise(
 @pytest.mark.parametrize("at_once", [True, False])
 def test_others_who_take_half_of_every_window_cost_few_refusals(at_once: bool) -> None:
     refused = []
-    for seed in range(7):
+    for seed in range(21):
         dice = random.Random(seed)
         server, limiter = Server(250, 6, dice=dice), of(250, 6)
 
@@ -772,6 +772,16 @@ def test_another_client_that_waits_goes_on_when_one_is_closed() -> None:
         return now()
 
     assert virtual.run(main) == pytest.approx(30, abs=0.01)
+
+
+def test_it_goes_on_in_another_event_loop_after_one_that_is_closed() -> None:
+    limiter = of(2, 10)
+
+    async def one() -> None:
+        (await take(limiter)).answered(RateWindow())
+
+    for _ in range(3):  # where the server is silent, there is a bucket, which is for one loop
+        virtual.run(one)
 
 
 def test_it_is_made_without_an_event_loop_and_tells_what_was_set() -> None:

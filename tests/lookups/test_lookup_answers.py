@@ -9,7 +9,6 @@ from typing import Any
 
 import attrs
 import pytest
-from braze_export.shared_request import Shape, SharedRequest
 
 from braze_export import (
     AuthenticationError,
@@ -26,6 +25,7 @@ from braze_export import (
     UserAlias,
     deadline,
 )
+from braze_export.lookups.shared_request import Shape, SharedRequest
 from braze_export.wire import Response
 from tests import virtual
 from tests.lookups.stage import (
