@@ -247,9 +247,9 @@ async def test_a_redis_that_is_killed_and_started_again(
         refused = sandbox.counters.rate_limited
     said = [record.levelname for record in caplog.records if "Redis" in record.getMessage()]
 
-    # Until both have noticed, one may have its share and the other what Redis, which has lost its
-    # memory, holds for the rest.
-    assert refused <= (25 if when_gone == "share" else 5)
+    # Redis has lost its memory: of what was under way when it was killed, and, until both have
+    # noticed, of the share that one of them may have. On a quiet machine none or one is refused.
+    assert refused <= 25
     assert 1 <= said.count("WARNING") == said.count("INFO") <= 2  # or one did not notice
 
 
