@@ -174,7 +174,9 @@ class Gates:
 
     def grant(self, count: int = 1) -> None:
         for _ in range(count):
-            self.waiting.popleft().set_result(None)
+            turn = self.waiting.popleft()
+            if not turn.done():  # else cancelled in this turn of the loop
+                turn.set_result(None)
 
     def open(self) -> None:
         self.shut = False
