@@ -31,6 +31,7 @@ from braze_export import (
     UserProfile,
     read_archive,
 )
+from braze_export.downloads import unpacking
 from braze_export.exporting import starting
 from braze_export.models.results import DownloadStats
 from braze_export.sandbox import Fault, Sandbox
@@ -732,8 +733,15 @@ class Under:
 
 @pytest.fixture
 async def under(
-    connect: Connect, clock: Clock, tmp_path: Path, request: pytest.FixtureRequest
+    connect: Connect,
+    clock: Clock,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Under]:
+    # Little waits to be taken, so that most of the archive is still packed, and in a file.
+    monkeypatch.setattr(unpacking, "_BATCH", 10_000)
+    monkeypatch.setattr(unpacking, "_AHEAD", 100_000)
     phase = request.param
     seconds = 3600.0 if phase == "polling" else 0.0
     async with Sandbox(users=2_000, profile="full", clock=clock, export_seconds=seconds) as sandbox:
