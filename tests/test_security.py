@@ -23,6 +23,7 @@ import httpx
 import pytest
 import trustme
 from attrs import frozen
+from packaging.version import Version
 
 from braze_export import (
     AiohttpTransport,
@@ -46,6 +47,8 @@ EMAIL = "ada.lovelace@example.com"
 SIGNATURE = "s1gn4ture0fth3l1nk"
 ONCE = RetryPolicy(max_attempts=1)
 MEGABYTE = 1024 * 1024
+#: It knows gzip in lower case only.
+OLD_AIOHTTP = Version(aiohttp.__version__) < Version("3.14.4")
 BOTH = pytest.mark.parametrize("transport", [AiohttpTransport, HttpxTransport])
 
 
@@ -536,6 +539,8 @@ async def test_only_what_was_asked_for_is_unpacked(encoding: str, transport: Any
 @BOTH
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity", "GZIP", ""])
 async def test_what_was_asked_for_is_unpacked(encoding: str, transport: Any) -> None:
+    if encoding == "GZIP" and transport is AiohttpTransport and OLD_AIOHTTP:
+        pytest.skip("this aiohttp knows gzip in lower case only")
     plain = json.dumps({"message": "success", "segments": []}).encode()
     kind = encoding.lower()
     wbits = {"gzip": 31, "deflate": 15}.get(kind)

@@ -2,6 +2,7 @@ import os
 import pty
 import select
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -161,12 +162,18 @@ def test_the_limits_reach_the_client(braze: Sandbox, run: Any, monkeypatch: Any)
 
 
 def on_a_terminal(arguments: list[str], answer: bytes, until: bytes) -> tuple[int, bytes]:
-    """Run a command on a pseudo-terminal and type an answer once it asks."""
+    """Run a command on a pseudo-terminal and type an answer once it asks and shows nothing more.
+
+    What is typed before is thrown away, for echo is switched off after the question is shown.
+    """
     child, terminal = pty.fork()
     if not child:  # pragma: no cover - another process
         os.execv(sys.executable, [sys.executable, "-m", "braze_export.cli", *arguments])
     shown, deadline = b"", time.monotonic() + 20
     while time.monotonic() < deadline:
+        if answer and until in shown and not termios.tcgetattr(terminal)[3] & termios.ECHO:
+            os.write(terminal, answer)
+            answer = b""
         if not select.select([terminal], [], [], 0.1)[0]:
             continue
         try:
@@ -176,9 +183,6 @@ def on_a_terminal(arguments: list[str], answer: bytes, until: bytes) -> tuple[in
         if not block:
             break
         shown += block
-        if answer and until in shown:
-            os.write(terminal, answer)
-            answer = b""
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown
 

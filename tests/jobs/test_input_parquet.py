@@ -77,7 +77,7 @@ def test_large_files_come_in_lists(tmp_path: Path) -> None:
     assert read(path) == (texts, 0)
 
 
-STRUCT = {"user": [{"id": 1, "deep": {"x": 1}}], "b": [1]}
+STRUCT = {"user": [{"id": 1, "name": {"x": 1}}], "b": [1]}
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ STRUCT = {"user": [{"id": 1, "deep": {"x": 1}}], "b": [1]}
         ({"a": ["x"], "b": ["y"]}, None, "has 2 columns: name the one .* 'a', 'b'"),
         ({"user_id": ["x"]}, "userid", "no column 'userid': .* 'user_id'. Did you mean 'user_id'"),
         (STRUCT, "users.id", "no column 'users.id': its columns are 'user', 'b'"),
-        (STRUCT, "user.idd", "are 'user.id', 'user.deep'. Did you mean 'user.id'"),
-        (STRUCT, "user.deep.y", "are 'user.deep.x'"),
+        (STRUCT, "user.idd", "are 'user.id', 'user.name'. Did you mean 'user.id'"),
+        (STRUCT, "user.name.y", "are 'user.name.x'"),
         (STRUCT, "user.id.x", "no column 'user.id.x': its columns are 'user', 'b'"),
         (STRUCT, "user", "'user' is of type struct<.*>: identifiers are string or integer. Cast"),
         ({"id": [1.5]}, "id", "'id' is of type double: .* Cast it"),
