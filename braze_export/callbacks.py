@@ -22,6 +22,7 @@ from yarl import URL
 
 from braze_export._json import loads
 from braze_export.errors import ClientClosedError, DecodeError, InputError, RequestTimeoutError
+from braze_export.tasks import stop_listening
 from braze_export.validators import above_zero
 
 MAX_BODY: Final = 64 * 1024  # bytes; what Braze documents has some 200
@@ -192,8 +193,7 @@ class CallbackReceiver:
 
     Args:
         public_url: where Braze reaches this receiver, through a proxy or tunnel, best by https. Its
-            path goes before every callback's; the proxy may strip it or not. Default: the address
-            it listens on, of use on this machine only.
+            path goes before every callback's; the proxy may strip it. Default: ``local_url``.
         host: the address to listen on.
         port: the port to listen on; 0 takes any free one.
         lifetime: seconds until a callback is forgotten.
@@ -259,7 +259,7 @@ class CallbackReceiver:
         self.local_url = ""
         self._open.close()
         if listener is not None:
-            listener.close()
+            await stop_listening(listener)
         if http is not None:
             http.pre_shutdown()
             await http.shutdown(0.01)  # seconds left to answers on their way

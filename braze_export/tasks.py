@@ -124,3 +124,16 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def stop_listening(listener: asyncio.Server) -> None:
+    """Close a listener, after what it is accepting: nobody would close that later."""
+    loop = asyncio.get_running_loop()
+    try:
+        with suppress(RuntimeError, NotImplementedError):  # loops that see to it themselves
+            for listening in listener.sockets:
+                loop.remove_reader(listening.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
+    finally:
+        listener.close()

@@ -2,9 +2,11 @@
 
 import asyncio
 import codecs
+import errno
 import logging
 import socket
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from aiohttp import web
 from hypothesis import example, given
 from hypothesis import strategies as st
+from yarl import URL
 
 from braze_export._json import dumps
 from braze_export.callbacks import Callback, CallbackReceiver, CallbackResult, _read, parse
@@ -519,6 +522,22 @@ async def test_being_cancelled_while_starting_leaves_no_socket(nothing_left: Non
         await receiver.aclose()
     async with CallbackReceiver(port=port) as receiver:
         assert await send(receiver.expect().url) == 200
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_closing_closes_a_connection_that_is_just_accepted(
+    turns: int, nothing_left: None
+) -> None:
+    async with CallbackReceiver() as receiver:
+        url = URL(receiver.local_url)
+        caller = socket.socket()
+        caller.setblocking(False)
+        assert caller.connect_ex((url.host, url.port)) == errno.EINPROGRESS
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    with caller, suppress(ConnectionResetError):  # it was not accepted yet
+        async with asyncio.timeout(5):
+            assert await asyncio.get_running_loop().sock_recv(caller, 1) == b""
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
