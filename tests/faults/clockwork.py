@@ -83,6 +83,10 @@ class PatientLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    async def shutdown_default_executor(self, *_: object) -> None:
+        """Wait for the threads to end, which from Python 3.12 on has a timeout of this clock."""
+        await super().shutdown_default_executor()
+
     def check(self) -> None:
         """Hold that nothing went unheard."""
         assert not self.complaints, self.complaints
