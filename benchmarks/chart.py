@@ -6,9 +6,13 @@ from pathlib import Path
 
 from attrs import frozen
 
-_ROW, _LEFT, _WIDTH, _TOP = 26, 430, 420, 56
+_ROW, _LEFT, _WIDTH, _TOP = 26, 430, 420, 82
 _LONGEST = 1.6  # times the perfect scheduler's time that the scale ends at
 _GOOD, _MISSED, _OTHER = "#2f7d4f", "#b3402e", "#8a8f98"
+_LEGEND = (
+    (_GOOD, "within its bounds"), (_MISSED, "beyond one of them"), (_OTHER, "for comparison"),
+    ("#222", "the thick stroke: the longest time allowed"),
+)  # fmt: skip
 
 
 @frozen
@@ -43,6 +47,7 @@ def draw(bars: Sequence[Bar], path: Path) -> None:
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {height}" {style}>',
         f'<rect {size} fill="white"/>',
         f'<text x="16" y="22" font-size="15" font-weight="bold">{title}</text>',
+        *_legend(),
         *_axis(height),
         *(part for number, bar in enumerate(bars) for part in _bar(number, bar)),
         "</svg>",
@@ -52,6 +57,17 @@ def draw(bars: Sequence[Bar], path: Path) -> None:
 
 def _x(ratio: float) -> float:
     return _LEFT + min(ratio, _LONGEST) / _LONGEST * _WIDTH
+
+
+def _legend() -> list[str]:
+    parts, x = [], 16
+    for colour, meaning in _LEGEND:
+        parts += [
+            f'<rect x="{x}" y="34" width="10" height="10" fill="{colour}"/>',
+            f'<text x="{x + 15}" y="43">{meaning}</text>',
+        ]
+        x += 40 + 6 * len(meaning)
+    return parts
 
 
 def _axis(height: int) -> list[str]:
@@ -73,12 +89,13 @@ def _bar(number: int, bar: Bar) -> list[str]:
     y = _TOP + number * _ROW
     colour = _OTHER if bar.bound is None else _GOOD if bar.kept else _MISSED
     end = _x(bar.ratio)
+    beyond = max(end, _x(max(1.0, bar.bound or 0)))  # of whatever is drawn: there is room for text
     told = f"{bar.ratio:.3f} · {bar.refused} of {bar.requests} refused"
     size = f'width="{max(1.0, end - _LEFT):.1f}" height="{_ROW - 9}"'
     parts = [
         f'<text x="{_LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(bar.name)}</text>',
         f'<rect x="{_LEFT}" y="{y + 3}" {size} fill="{colour}"/>',
-        f'<text x="{max(end, _x(1.0)) + 6:.1f}" y="{y + 15}">{escape(told)}</text>',
+        f'<text x="{beyond + 6:.1f}" y="{y + 15}">{escape(told)}</text>',
     ]
     if bar.bound is not None:
         x = f"{_x(bar.bound):.1f}"
