@@ -11,6 +11,7 @@ from braze_export import (
     BrazeClient,
     BrazeError,
     ConnectError,
+    InputError,
     Limits,
     Observer,
     RateLimit,
@@ -259,6 +260,15 @@ async def test_what_is_no_error_of_the_observer_is_not_held_back() -> None:
     observer: Any = type("Broken", (Observer,), {"watch": interrupted})()
     with pytest.raises(KeyboardInterrupt):
         await Observing(observer, "https://x").acquire(make(Script([])).limiter, "ids", "bulk")
+
+
+def test_what_is_no_observer_is_refused() -> None:
+    class Half:
+        def request(self, info: object) -> None: ...
+
+    wrong: Any = Half()
+    with pytest.raises(InputError, match=r"Half lacks waited, watch$"):
+        BrazeClient("key", "https://rest.example", observer=wrong)
 
 
 def test_an_observer_need_not_override_everything() -> None:

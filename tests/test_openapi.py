@@ -323,6 +323,13 @@ def test_a_model_may_hold_records() -> None:
     assert "UserProfile" in Owned.model_json_schema()["$defs"]
 
 
+def test_what_is_no_record_is_written_as_it_is() -> None:
+    several: TypeAdapter[Any] = TypeAdapter(UserProfile | list[str] | None)
+    one: TypeAdapter[Any] = TypeAdapter(UserProfile)
+    for value in (["a"], None):
+        assert several.dump_python(value) == one.dump_python(value) == value
+
+
 EVERYTHING = ADAPTER.dump_python(decode_profile(SUPERSET), mode="json")
 
 

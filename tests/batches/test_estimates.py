@@ -156,6 +156,12 @@ def test_fields_that_cannot_be_sent(fields: Any) -> None:
         estimate(1, fields=fields)
 
 
+@pytest.mark.parametrize("limits", [250, RateLimit(250, 60), {"ids": 250}])
+def test_what_are_no_limits(limits: Any) -> None:
+    with pytest.raises(InputError, match=r"limits must be Limits\(\.\.\.\), not "):
+        estimate(1, limits=limits)
+
+
 def test_a_misspelt_field_is_told_of_where_it_stands() -> None:
     with pytest.warns(UnknownFieldWarning, match="'emial'") as told:
         assert isinstance(estimate(1, fields=["emial"]), Estimate)

@@ -243,6 +243,18 @@ def test_closing_the_scope_fails_the_iteration_with_our_error() -> None:
     virtual.run(main)
 
 
+def test_closing_the_scope_between_two_results_fails_the_next_one() -> None:
+    async def main() -> None:
+        scope = TaskScope()
+        results = fan(Source(10), double, scope, concurrency=1)
+        assert await anext(results) == 0
+        await scope.aclose()
+        with pytest.raises(ClientClosedError):
+            await anext(results)
+
+    virtual.run(main)
+
+
 def test_a_closed_scope_takes_no_task() -> None:
     async def main() -> None:
         scope = TaskScope()

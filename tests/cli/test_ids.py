@@ -84,9 +84,27 @@ def test_files(
     assert not list(tmp_path.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("extra", [[], ["--input", "-"]])
-def test_standard_input(extra: list[str], braze: Sandbox, run: Any) -> None:
-    assert names(run("ids", *extra, stdin=b"u1\nu2\n").out) == ["u1", "u2"]
+@pytest.mark.parametrize(
+    ("extra", "text"), [([], b"u1\nu2\n"), (["--input", "-"], b"\xef\xbb\xbfu1\r\n\r\nu2")]
+)
+def test_standard_input(extra: list[str], text: bytes, braze: Sandbox, run: Any) -> None:
+    assert names(run("ids", *extra, stdin=text).out) == ["u1", "u2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"u1\ncaf\xe9\n", "standard input, line 2 is not UTF-8: convert it"),
+        (b"u1\n" + b"x" * 140_000, "standard input, line 2 is longer than 65,536 bytes"),
+    ],
+)
+def test_standard_input_that_holds_something_else(
+    text: bytes, message: str, braze: Sandbox, run: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "piped").write_bytes(text)
+    ran = run("ids", stdin=tmp_path / "piped")
+    assert ran.code == 2
+    assert message in ran.err
 
 
 def test_an_empty_input(braze: Sandbox, run: Any) -> None:
@@ -188,6 +206,7 @@ def test_limit_of_ndjson(braze: Sandbox, run: Any) -> None:
     ("arguments", "message"),
     [
         (["u1", "--input", "ids.txt"], "not both"),
+        (["gone.csv"], "There is no file gone.csv. If it is an identifier, give it on standard"),
         (["u1", "--format", "table", "-o", "x"], "leave --format table out"),
         (["-i", "ids.txt", "-o", "./ids.txt"], "is the input: name another file"),
         (["-i", "ids.txt", "-o", "./ids.txt", "--limit", "1"], "different files"),
@@ -647,6 +666,11 @@ def test_a_dry_run_up_to_a_limit(
 )  # fmt: skip
 def test_a_dry_run_knows_what_goes_alone(kind: str, requests: str, run: Any) -> None:
     assert dry(run, "a", "b", "c", "--as", kind)[0]["requests"] == requests
+
+
+def test_a_dry_run_of_other_characters(run: Any) -> None:
+    rows, _ = dry(run, "é", "e", "é", "\udcff")
+    assert (rows["identifiers"], rows["repeated"]) == ("3", "1, left out")
 
 
 def test_a_dry_run_of_a_misspelt_field(run: Any) -> None:

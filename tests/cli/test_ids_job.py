@@ -671,6 +671,7 @@ def test_other_kinds(
         (["--report", "no/run.html"], "no is no directory: --report goes there"),
         (["--unknown", "fifo"], "fifo is no file that can be replaced"),
         (["--into", "duckdb:x.duckdb"], "--into is for a file of identifiers, without --output"),
+        (["--new-workspace"], "New workspaces must name fields: give --fields"),
     ],
 )
 def test_messages_name_the_options(
@@ -718,17 +719,21 @@ def test_a_destination_with_a_password_is_not_repeated(run: Any) -> None:
     assert "hush" not in ran.err
 
 
-def test_a_pipe_of_the_shell_is_an_input(run: Any, serve: Callable[..., Sandbox]) -> None:
+@pytest.mark.parametrize("output", [["-o", "users.ndjson"], []])
+def test_a_pipe_of_the_shell_is_an_input(
+    output: list[str], run: Any, serve: Callable[..., Sandbox]
+) -> None:
     serve(users=100)
     read, write = os.pipe()
     os.write(write, b"u1\nu2\n")
     os.close(write)
     try:
-        ran = run("ids", f"/dev/fd/{read}", "-o", "users.ndjson")
+        ran = run("ids", f"/dev/fd/{read}", *output)
     finally:
         os.close(read)
     assert ran.code == 0
-    assert Places.of(Path("users.ndjson")) == Places(once("u1", "u2"), once(), once())
+    lines = ran.lines or lines_of(Path("users.ndjson").read_text())
+    assert Counter(json.loads(line)["external_id"] for line in lines) == once("u1", "u2")
 
 
 def test_a_directory_may_be_called_like_an_identifier(
@@ -797,6 +802,26 @@ def test_standard_input_is_kept_to_go_on(
     assert sandbox.counters.identifiers == 300
     assert Places.of(tmp_path / "users.ndjson").profiles == once(*numbered(1, 300))
     assert [path.name for path in (tmp_path / "users.ndjson.job").iterdir()] == ["journal.sqlite"]
+
+
+def test_a_terminal_is_no_input_but_what_was_kept_is_gone_on_with(
+    serve: Callable[..., Sandbox], run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = serve(users=100)
+    command = ("ids", "-o", "users.ndjson", "--concurrency", "1")
+    write_ids(numbered(1, 100), "piped")
+    with monkeypatch.context() as typing:
+        typing.setattr("os.isatty", lambda descriptor: descriptor == 0)
+        ran = run(*command)
+    assert ran.code == 2
+    assert "standard input is a terminal: name a file, or pipe identifiers in" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["piped"]
+    sandbox.inject(Fault(status=401), after=1)
+    assert run(*command, stdin=tmp_path / "piped").code == 3
+    monkeypatch.setattr("os.isatty", lambda descriptor: descriptor == 0)
+    assert run(*command).code == 0
+    assert sandbox.counters.identifiers == 100
+    assert Places.of(tmp_path / "users.ndjson").profiles == once(*numbered(1, 100))
 
 
 # What comes out

@@ -4,7 +4,9 @@ import threading
 
 import pytest
 
-from braze_export.cli.signals import INTERRUPTED, terminated_as_interrupted
+from braze_export.cli.screen import Screen
+from braze_export.cli.signals import INTERRUPTED, TERMINATED, terminated_as_interrupted
+from braze_export.cli.stopping import Stopping
 
 
 def terminate() -> None:
@@ -36,6 +38,19 @@ def test_where_ctrl_c_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
             terminate()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+async def test_a_job_of_the_background_is_stopped_by_sigterm_alone() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping = Stopping(Screen())
+    try:
+        with stopping.listening():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            terminate()
+            await stopping.stop.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stopping.code == TERMINATED
 
 
 def test_another_thread_leaves_signals_alone() -> None:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from braze_export import (
     APIError,
     BrazeError,
+    ConnectError,
     ExportExpiredError,
     InputError,
+    RequestTimeoutError,
     ServerError,
     Timeouts,
     TransportError,
@@ -78,6 +80,18 @@ async def probed(status: int, body: bytes = b"", headers: Mapping[str, str] | No
 
 
 # --- looking
+
+
+@pytest.mark.parametrize("error", [ConnectError("lost"), RequestTimeoutError("no byte in time")])
+async def test_errors_of_the_way_are_raised_as_they_are(error: TransportError) -> None:
+    def lost() -> bytes:
+        raise error
+
+    chunks = (lost() for _ in range(1))
+    link = Link(URL, Storage([(403, {}, chunks)]), Timeouts(), "tests", lambda: NOW)
+    with pytest.raises(TransportError) as caught:
+        await link.probe()
+    assert caught.value is error
 
 
 @pytest.mark.parametrize("status", [200, 206, 416])

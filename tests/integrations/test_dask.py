@@ -262,15 +262,14 @@ def test_identifiers_of_other_kinds(
 
 REFUSED: Final[list[tuple[dict[str, Any], type[Exception], str]]] = [
     ({"api_key_from": "WRONG_KEY"}, AuthenticationError, "environment variable WRONG_KEY"),
-    ({"api_key_from": lambda: "wrong"}, AuthenticationError, "401"),
+    ({"api_key_from": lambda: "wrong"}, AuthenticationError, "API key from the function given"),
     ({"api_key_from": "NOT_SET"}, InputError, "nothing from its environment variable NOT_SET"),
     ({"redis_url_from": lambda: ""}, InputError, "nothing from the function given"),
     ({"redis_url_from": "NO_REDIS"}, LimiterError, "cannot be reached"),
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["workers", "threads"])
+@pytest.mark.parametrize("where", [pytest.param("workers", marks=pytest.mark.slow), "threads"])
 def test_what_all_would_fail_of_is_raised(
     braze: Sandbox, look_up: LookUp, where: str, request: pytest.FixtureRequest
 ) -> None:

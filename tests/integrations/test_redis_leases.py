@@ -79,7 +79,7 @@ def test_leases_are_kept_for_a_moment_so_that_not_every_request_calls_redis(worl
         (await limits.acquire("ids", "interactive")).answered(told(server, 2499))
         await asyncio.sleep(0.1)
         before = world.calls
-        for number in range(90):
+        for number in range(85):  # so that some are left over
             permit = await limits.acquire("ids", "interactive")
             permit.answered(told(server, 2498 - number))
         calls, kept = world.calls - before, world.flying()

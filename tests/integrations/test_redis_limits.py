@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis import asyncio as redis
 from redis import exceptions
+from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import ConnectionError  # noqa: A004  what Redis calls it
 
 from braze_export import BrazeClient, InputError, LimiterError, Limits, RateLimit
@@ -238,6 +239,13 @@ async def test_a_user_who_may_do_no_more_than_is_needed(
     await admin.execute_command("ACL SETUSER", "least", "-evalsha", "-eval")
     (await limits.acquire("ids", "bulk")).unanswered(sent=False)
     await limits.aclose()
+
+
+def test_a_redis_behind_sentinels_is_named_by_its_service() -> None:
+    sentinel: Any = Sentinel  # it has no types
+    client = sentinel([("localhost", 26379)]).master_for("shop-limits")
+    limits = RedisLimits(client, workspace="shop")
+    assert repr(limits) == "<RedisLimits of 'shop' at shop-limits>"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ ODD_LINES = [
     b'{"email":"\xed\xa0\x80"}',
     b'{"custom_attributes":{"a":"\xed\xa0\x80"}}',
     b'{"custom_attributes":{"a":"\xff"}}',
+    b'{"custom_attributes":{"a\xff":1},"email":"a"}',
     b'{"new":"\xff"}',
     b'{"n\xffw":1}',
     b'{"email":"a","email":"b"}',

@@ -16,6 +16,7 @@ from braze_export.jobs.definition import differences
 from braze_export.jobs.finishing import Finisher
 from braze_export.jobs.journal import Journal
 from braze_export.jobs.places import Places, places
+from braze_export.jobs.watching import Watch
 from tests.jobs.conftest import World, failing
 
 KNOWN = [f"u{n}" for n in range(1, 251)]
@@ -320,6 +321,18 @@ def test_columns_of_another_program_are_told_before_anybody_is_asked_for(world: 
     assert found_in(world, output) == sorted(KNOWN)
 
 
+def test_a_table_that_is_damaged_is_told_before_anybody_is_asked_for(world: World) -> None:
+    output = world.folder / "out.parquet"
+    world.sandbox.poisoned = frozenset(BAD)
+    world.give(*KNOWN)
+    world.export(output=output)
+    output.write_bytes(b"PAR1 and no more PAR1")
+    world.wire.sent.clear()
+    with pytest.raises(JobChangedError, match=r"out\.parquet is gone or damaged"):
+        world.export(output=output, retry_failed=True)
+    assert world.wire.sent == []
+
+
 @pytest.mark.parametrize("lost", ["out.ndjson", "out.unknown.txt", "out.failed.ndjson"])
 def test_with_a_file_gone_nothing_is_made_up(world: World, lost: str) -> None:
     world.sandbox.poisoned = frozenset(BAD)
@@ -380,6 +393,55 @@ def test_an_end_that_is_interrupted_at_any_step_is_done_again(
     gone = {"u200"} if retry else set(BAD)
     assert sorted(world.found()) == sorted({*KNOWN} - gone)
     assert (world.unknown, sorted(world.failed)) == (["nobody"], sorted(gone))
+
+
+def test_rows_that_were_added_before_an_interruption_are_not_added_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = world.folder / "out.parquet"
+    world.sandbox.poisoned = frozenset(BAD)
+    world.give(*KNOWN)
+    world.export(output=output)
+    world.sandbox.poisoned = frozenset()
+    with monkeypatch.context() as crash:
+        crash.setattr(Finisher, "_text", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            world.export(output=output, retry_failed=True)
+    added = output.read_bytes()
+    output.unlink()
+    with pytest.raises(JobChangedError, match=r"out\.parquet is gone or damaged"):
+        world.export(output=output, retry_failed=True)
+    output.write_bytes(added)
+    assert world.export(output=output, retry_failed=True).complete
+    assert found_in(world, output) == sorted(KNOWN)
+
+
+def test_an_end_that_is_stopped_is_made_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = world.folder / "out.parquet"
+    world.give(*KNOWN)
+
+    async def stopped() -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+        async def halt() -> None:
+            stop.set()
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+        def wrote(_: Watch, size: int) -> None:
+            asyncio.run_coroutine_threadsafe(halt(), loop).result()
+
+        with monkeypatch.context() as writing:
+            writing.setattr(Watch, "wrote", wrote)
+            report = await world.job(output=output, stop=stop)
+        assert (report.complete, report.done) == (False, 250)
+
+    world.run(stopped())
+    assert not output.exists()
+    world.wire.sent.clear()
+    assert world.export(output=output).complete
+    assert world.wire.sent == []
+    assert found_in(world, output) == sorted(KNOWN)
 
 
 def marked(crash: pytest.MonkeyPatch, interrupted: Any) -> Any:

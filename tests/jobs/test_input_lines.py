@@ -91,6 +91,7 @@ def test_other_encodings_are_read_where_they_are_named(tmp_path: Path) -> None:
         (b"\xfe\xff\0a", "utf-8", "UTF-16"),
         ("a\nb".encode("utf-16-le"), "utf-8", "zeros and so is hardly utf-8: .* or utf-16"),
         (b"\0a\0b\0", "utf-16-be", "line 1 is not utf-16-be"),
+        ("a\nb".encode("utf-16-le"), "utf-16", "line 1 is not utf-16"),
         (b"a\n\x81", "cp1252", "line 2 is not cp1252"),
         (b"a\n\xff", "idna", "line 2 is not idna"),
         (b"xn--a-\n", "punycode", "line 1 is not punycode"),

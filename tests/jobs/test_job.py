@@ -1,6 +1,7 @@
 """Whole jobs over the local Braze."""
 
 import asyncio
+import errno
 import json
 import random
 import sqlite3
@@ -23,6 +24,7 @@ from braze_export.errors import JobChangedError, JobRunningError, JobStorageErro
 from braze_export.jobs import Input, JobProgress
 from braze_export.jobs import slices as slices_room
 from braze_export.jobs.journal import Journal
+from braze_export.jobs.places import Places
 from braze_export.jobs.staging import Piece, Staged
 from braze_export.jobs.watching import ended
 from tests.jobs.conftest import World, failing
@@ -176,6 +178,21 @@ def test_a_key_that_is_refused_ends_the_job_and_leaves_no_trace(world: World, st
         world.export()
     assert not world.job_folder.exists()
     assert not world.output.exists()
+
+
+def test_traces_that_cannot_be_removed_hide_no_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Places) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    world.give(*KNOWN)
+    world.wire.spoil = lambda _: failing(401)
+    monkeypatch.setattr(Places, "abandon", broken)
+    with pytest.raises(AuthenticationError):
+        world.export()
+    world.wire.spoil = lambda _: None
+    assert world.export().complete  # nobody holds the journal
 
 
 def test_everything_refused_ends_the_job(world: World) -> None:

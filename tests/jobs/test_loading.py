@@ -247,6 +247,14 @@ def test_an_unknown_destination_is_told_with_those_known(tmp_path: Path, destina
         load([], TABLES, Table(destination=destination), tmp_path)
 
 
+def test_a_destination_named_alone_has_its_place_from_the_settings_of_dlt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", f"duckdb:///{tmp_path / 'db.duckdb'}")
+    load([users(1)], TABLES, Table(destination="duckdb"), tmp_path / "work")
+    assert ids(tmp_path) == [1]
+
+
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     table = Table(destination=f"duckdb:{tmp_path / 'none' / 'db.duckdb'}")
     with pytest.raises(InputError, match=r"there is no folder .*none for the database db.duckdb"):

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from braze_export import InputError
+from braze_export import InputError, Limits
 from braze_export.endpoints import Pool
 from braze_export.errors import JobStorageError
 from braze_export.identifiers import BrazeId, DeviceId, EmailAddress, PhoneNumber, UserAlias
@@ -17,6 +18,7 @@ from braze_export.jobs.kinds import as_text, parse_kind
 from braze_export.jobs.pace import Pace
 from braze_export.jobs.places import places
 from braze_export.jobs.values import JobProgress
+from braze_export.limiting.governor import LocalLimiter
 from tests.jobs.conftest import World
 
 
@@ -226,6 +228,28 @@ def test_a_directory_is_no_input(world: World) -> None:
     assert not world.job_folder.exists()
 
 
+def test_a_socket_is_no_input(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world.folder)  # names of sockets must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("ids")
+        with pytest.raises(InputError, match=r"ids cannot be read \(No such device"):
+            world.export(source="ids")
+    assert not world.job_folder.exists()
+
+
+def test_a_directory_is_no_standard_input(world: World) -> None:
+    real, folder = os.dup(0), os.open(world.folder, os.O_RDONLY)
+    os.dup2(folder, 0)
+    try:
+        with pytest.raises(InputError, match=r"standard input cannot be read \(Is a directory\)"):
+            world.export(source="-")
+    finally:
+        os.dup2(real, 0)
+        os.close(real)
+        os.close(folder)
+    assert not world.job_folder.exists()
+
+
 def test_a_folder_that_cannot_be_made(world: World) -> None:
     world.give("u1")
     world.job_folder.write_text("mine")
@@ -263,6 +287,15 @@ async def test_who_waits_for_a_request_is_told_to_halt() -> None:
     assert [type(outcome) for outcome in outcomes] == [Halted] * 3
     with pytest.raises(Halted):
         await gate.acquire("ids", "bulk")
+
+
+async def test_whoever_may_halt_tells_how_the_limits_stand() -> None:
+    limiter = LocalLimiter(Limits.new_workspace())
+    gate = Halting(limiter)
+    (await gate.acquire("ids", "bulk")).unanswered(sent=True)
+    assert gate.limits == limiter.limits
+    assert gate.snapshot() == limiter.snapshot()
+    assert gate.snapshot()["ids"].sent == 1
 
 
 async def test_who_is_cancelled_as_well_is_cancelled() -> None:

@@ -298,6 +298,22 @@ def test_charts_say_what_is_under_the_pointer() -> None:
     assert "1 s to 2 s: requests waited for 100% of the time" in said
 
 
+def test_the_use_of_windows_is_told_and_drawn_where_it_is_known() -> None:
+    seen = [(0.5, 250), (1, 0), (2, 0), (5, 125), (6, 125)]
+    course = [moment(at, 50, limit=250, remaining=left) for at, left in seen]
+    text = page(course=(*course[:3], moment(3, 50), moment(4, 50), *course[3:]))
+    chart = [drawing for drawing in drawings(text) if drawing.get("class") == "wide"][-1]
+    said = [title.text or "" for title in chart.iter("title")]
+    assert [words for words in said if "window used" in words] == [
+        "0 s to 1 s: 50% of the window used, from 0% to 100%",
+        "1 s to 2 s: 100% of the window used",
+        "4 s to 5 s: 50% of the window used",
+        "5 s to 6 s: 50% of the window used",
+    ]
+    (line,) = (path.get("d", "") for path in chart.iter("path") if path.get("class") == "use")
+    assert re.sub(r"[\d. ]", "", line) == "MHLHMHLH"  # with a gap
+
+
 def test_a_bar_is_as_high_as_its_rate() -> None:
     course = (moment(1, 100), moment(2, 150), moment(3, 150), moment(4, 151))
     heights = [float(bar.get("height", "")) for bar in bars(page(course=course), "done")]

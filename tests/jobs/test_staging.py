@@ -189,6 +189,14 @@ def test_a_file_gets_its_name_over_another(tmp_path: Path) -> None:
     assert not source.exists()
 
 
+def test_a_name_that_cannot_be_had_leaves_everything_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"new")
+    (tmp_path / "target").mkdir()
+    with pytest.raises(JobStorageError, match="target"):
+        put_in_place(tmp_path / "source", tmp_path / "target")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+
+
 def test_a_file_gets_its_name_on_another_disk(tmp_path: Path, small_disk: Path) -> None:
     source, target = tmp_path / "source", small_disk / "target"
     source.write_bytes(b"new")

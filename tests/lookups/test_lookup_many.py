@@ -4,7 +4,7 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Self
 
 import attrs
 import pytest
@@ -111,6 +111,26 @@ def test_what_failed_does_not_take_the_rest_with_it() -> None:
         assert list(misfit.value.partial or ()) == ["u1", "u3"]  # type: ignore[call-overload]
 
     run(main)
+
+
+class PeculiarError(Exception):
+    """An error that is made of something else than its arguments."""
+
+    def __new__(cls, *, code: int) -> Self:
+        return super().__new__(cls, code)
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__(code)
+
+
+def test_an_error_that_cannot_be_copied_is_shared() -> None:
+    error = PeculiarError(code=5)
+
+    async def main(stage: Stage) -> None:
+        ends = [outcome(get_many(stage, [name])) for name in ("u1", "u2")]
+        assert await asyncio.gather(*ends) == [error, error]
+
+    run(main, braze=Braze(lambda body: error))
 
 
 def test_what_is_no_error_of_ours_is_raised_as_it_is() -> None:
