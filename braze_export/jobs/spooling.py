@@ -2,11 +2,16 @@
 
 import asyncio
 import os
+import select
 import stat
-from collections.abc import Coroutine
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from attrs import evolve, frozen
 
@@ -22,6 +27,9 @@ from braze_export.tasks import cancel, detached
 STANDARD: Final = Path("-")
 
 _BLOCK: Final = 64 * 1024
+_LOOK: Final = 100  # milliseconds between two looks at whether somebody still waits for a pipe
+_PATIENCE: Final = 1.0  # seconds for a reader to notice that it is given up, which takes one look
+_READING: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe nobody writes to yet, too
 
 
 @frozen
@@ -67,7 +75,7 @@ async def kept(source: Input, places: Places, stop: asyncio.Event) -> Kept:
         if not await asyncio.to_thread(places.spooled.exists):
             raise InputError("standard input is a terminal: name a file, or pipe identifiers in")
         return Kept(copy, await detached(lambda: fingerprint(places.spooled)))
-    return Kept(copy, await _unless(stop, detached(lambda: _taken(source.path, places))))
+    return Kept(copy, await _unless(stop, partial(_taken, source.path, places)))
 
 
 def _copy_of(source: Input, places: Places) -> Input:
@@ -78,15 +86,21 @@ def _copy_of(source: Input, places: Places) -> Input:
     return evolve(source, path=places.spooled, format=form, delimiter=delimiter)
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> str:
-    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+async def _unless(stop: asyncio.Event, work: Callable[[threading.Event], str]) -> str:
+    """Do blocking work until it is done, or given up because of ``stop``: then it is told."""
+    given_up = threading.Event()
+    working = asyncio.create_task(detached(lambda: work(given_up)))
+    stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise Halted
-        return working.result()
     finally:
+        given_up.set()
+        # The next reader of a pipe would have to share it with this one.
+        await asyncio.wait({working}, timeout=_PATIENCE)
         await cancel(working, stopped)
+    if working.cancelled():
+        raise Halted
+    return working.result()
 
 
 def keep(places: Places) -> None:
@@ -105,9 +119,9 @@ def _new(places: Places) -> Path:
     return places.spooled.with_suffix(".new")
 
 
-def _taken(source: Path, places: Places) -> str:
+def _taken(source: Path, places: Places, given_up: threading.Event) -> str:
     """Copy an input, and return its fingerprint: where nothing comes, of what was kept before."""
-    mark = _copied(source, _new(places))
+    mark = _copied(source, _new(places), given_up)
     if _new(places).stat().st_size:
         return mark
     drop(places)
@@ -120,15 +134,15 @@ def _named(source: Path) -> str:
     return "standard input" if source == STANDARD else str(source)
 
 
-def _copied(source: Path, target: Path) -> str:
+def _copied(source: Path, target: Path, given_up: threading.Event) -> str:
     found = blake2b(digest_size=32)
     try:
-        descriptor = os.dup(0) if source == STANDARD else os.open(source, os.O_RDONLY)
+        descriptor = os.dup(0) if source == STANDARD else os.open(source, _READING)
     except OSError as error:
         raise _unreadable(source, error) from error
     try:
         with told(target), target.open("wb") as file:
-            while block := _block(descriptor, source):
+            while block := _block(descriptor, source, given_up):
                 found.update(block)
                 file.write(block)
             file.flush()
@@ -138,11 +152,29 @@ def _copied(source: Path, target: Path) -> str:
     return f"blake2b:{found.hexdigest()}"
 
 
-def _block(descriptor: int, source: Path) -> bytes:
+def _block(descriptor: int, source: Path, given_up: threading.Event) -> bytes:
+    """Return what comes next: nothing at the end.
+
+    Raises:
+        Halted: nobody waits for it any more. Then nothing is taken of what the next one reads.
+    """
     try:
-        return os.read(descriptor, _BLOCK)
+        while not given_up.is_set():
+            if _is_ready(descriptor) and not given_up.is_set():
+                with suppress(BlockingIOError):  # another reader was quicker
+                    return os.read(descriptor, _BLOCK)
     except OSError as error:  # the fault of the input, not of the disk that the copy is on
         raise _unreadable(source, error) from error
+    raise Halted
+
+
+def _is_ready(descriptor: int) -> bool:
+    """Wait a little; return whether reading would not wait. Where that is not known, it is."""
+    if sys.platform == "win32":
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(_LOOK))
 
 
 def _unreadable(source: Path, error: OSError) -> InputError:

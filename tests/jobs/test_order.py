@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from braze_export import InputError, Limits
 from braze_export.endpoints import Pool
 from braze_export.errors import JobStorageError
 from braze_export.identifiers import BrazeId, DeviceId, EmailAddress, PhoneNumber, UserAlias
-from braze_export.jobs import Table
+from braze_export.jobs import Table, spooling
 from braze_export.jobs.halting import Halted, Halting, to_its_end
 from braze_export.jobs.kinds import as_text, parse_kind
 from braze_export.jobs.pace import Pace
@@ -171,6 +172,34 @@ def test_a_pipe_is_kept_so_that_the_job_can_go_on(world: World) -> None:
     world.run(again())
     assert not (world.job_folder / "input").exists()
     assert sorted(world.found()) == sorted(f"u{n}" for n in range(1, 201))
+
+
+def test_a_job_that_was_stopped_takes_nothing_more_from_its_pipe(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = world.folder / "pipe"
+    os.mkfifo(pipe)
+    names = [f"u{n}" for n in range(1, 201)]
+    is_ready, looked = spooling._is_ready, threading.Event()
+
+    def looking(descriptor: int) -> bool:
+        looked.set()
+        return is_ready(descriptor)
+
+    monkeypatch.setattr(spooling, "_is_ready", looking)
+
+    async def job() -> None:
+        stop = asyncio.Event()
+        silent = asyncio.create_task(world.job(source=pipe, stop=stop))
+        await asyncio.to_thread(looked.wait)
+        stop.set()
+        assert not (await silent).complete
+        feeding = asyncio.to_thread(pipe.write_text, "\n".join(names))
+        report, _ = await asyncio.gather(world.job(source=pipe), feeding)
+        assert report.complete
+
+    world.run(job())
+    assert sorted(world.found()) == sorted(names)
 
 
 @pytest.mark.parametrize(
