@@ -18,6 +18,10 @@ from braze_export.cli.segments import segments
 class App(click.RichGroup):
     """The group: whatever a command raises ends here as one line and an exit code."""
 
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Return the commands in the order in which they are needed."""
+        return list(self.commands)
+
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Read the arguments of the group itself."""
         with told(Screen()):
@@ -51,5 +55,5 @@ def app() -> None:
     """
 
 
-for _command in (demo, ids, segment, control_group, cancel, segments, sandbox):
+for _command in (demo, sandbox, ids, segments, segment, control_group, cancel):
     app.add_command(_command)

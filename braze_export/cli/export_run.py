@@ -25,7 +25,7 @@ from braze_export import (
 )
 from braze_export.cli.connection import Connection
 from braze_export.cli.failures import SOME_FAILED, logged
-from braze_export.cli.options import check_different, names
+from braze_export.cli.options import check_different, check_lines, names
 from braze_export.cli.progress import Progress
 from braze_export.cli.readings import Download, Waiting
 from braze_export.cli.records import Tally, carry
@@ -67,6 +67,7 @@ class Wish:
         Raises:
             UsageError: options that do not go together.
         """
+        check_lines(self.target)
         if self.resume_from is None and self.fields is None:
             raise click.UsageError("Name what to export: --fields external_id,email, for example.")
         if self.resume_from is not None and not self.wait:

@@ -44,7 +44,7 @@ _NAMES: Final = {
     "base_url": "the endpoint",
     "api_key": "the API key",
     'pass if_running="wait"': "give --if-running wait",
-    "wait until it ends,": "wait until it ends (--if-running wait),",
+    "wait until it ends, or cancel it": "wait until it ends (--if-running wait), or cancel it",
     "custom_attributes holds": "--custom-attributes holds",
     "custom_attributes in fields": "custom_attributes in --fields",
     "a name in custom_attributes": "a name in --custom-attributes",
@@ -66,6 +66,7 @@ _NAMES: Final = {
     "delimiter is '": "--delimiter is '",
     "a delimiter is": "--delimiter is",
     "give the delimiter": "give --delimiter",
+    "give the column by its name": "give --column with its name",
     "name the one that holds the identifiers": "give --column, the one that holds the identifiers",
 }
 

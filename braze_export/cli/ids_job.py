@@ -15,7 +15,7 @@ from braze_export.cli.connection import applied
 from braze_export.cli.failures import SOME_FAILED
 from braze_export.cli.ids_stream import input_of
 from braze_export.cli.job_view import View, job_view
-from braze_export.cli.options import check_different, is_given, names
+from braze_export.cli.options import check_different, check_lines, is_given, names
 from braze_export.cli.screen import Screen
 from braze_export.cli.stopping import Stopping
 from braze_export.cli.writing import STANDARD, is_special
@@ -98,6 +98,7 @@ _OPTIONS: Final = (
     ),
 )
 _ONLY_OF_JOBS: Final = ("fresh", "retry_failed", "as_json", "report", "patience")
+_WRITTEN: Final = (".parquet", ".gz", ".zst")  # endings that a job makes true
 _ONLY_OF_TABLES: Final = ("table", "mode")
 
 
@@ -158,11 +159,13 @@ class IdsJob:
         Raises:
             Exit: with the code for what came of it.
         """
-        target = "the table" if isinstance(self.output, Table) else "the Parquet file"
+        target = "the table" if isinstance(self.output, Table) else "the output"
         stopping = Stopping(screen)
         with job_view(screen, quiet=self.quiet, as_json=self.as_json, target=target) as view:
             report = self._ran(client, view, stopping)
             view.report(report)
+        if self.retry_failed and not report.total and not self.quiet:
+            screen.say(f"Nothing had failed: {self.output} is as it was.")
         if self.report is not None:
             page = report_page(report, made_at=datetime.now(UTC).astimezone())
             self.report.write_text(page, "utf-8")
@@ -215,6 +218,10 @@ class IdsJob:
             raise click.UsageError(
                 "With --output FILE or --into, --unknown and --failed need files of their own."
             )
+        if is_given("fields") and self.fields is None:
+            raise click.UsageError("--fields names none: leave it out for all fields.")
+        if isinstance(self.output, Path) and self.output.suffix.lower() not in _WRITTEN:
+            check_lines(str(self.output))
         if self.report is None:
             return
         if not self.report.absolute().parent.is_dir():

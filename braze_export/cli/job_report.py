@@ -13,7 +13,7 @@ from attrs import frozen
 from braze_export.cli.progress import duration
 from braze_export.cli.screen import Screen, count
 from braze_export.cli.tables import pairs
-from braze_export.jobs.values import JobProgress, JobReport
+from braze_export.jobs.values import NOT_ASKED, JobProgress, JobReport
 
 _MOST_REASONS: Final = 3
 _WORTH_A_WORD: Final = 1.0  # seconds of waiting
@@ -23,11 +23,18 @@ def tell(report: JobReport, screen: Screen) -> None:
     """Print what came of a job, and how to go on where something is left to do."""
     screen.err.print(pairs(_rows(report)))
     if report.failed:
-        failed = count(report.failed, "identifier")
-        screen.warn(f"{failed} failed. Run the same command with --retry-failed for these alone.")
+        screen.warn(_what_failed(report))
     if not report.complete:
         after = f" after {report.done:,} of {report.total:,}" if report.done else ""
         screen.warn(f"Not complete. Run the same command again to go on{after}.")
+
+
+def _what_failed(report: JobReport) -> str:
+    failed = f"{count(report.failed, 'identifier')} failed"
+    hopeless = report.reasons.get(NOT_ASKED, 0)
+    if hopeless == report.failed:
+        return f"{failed}: what they are cannot be asked for. See {_short(report.failed_file)}."
+    return f"{failed}. Run the same command with --retry-failed for these alone."
 
 
 def _rows(report: JobReport) -> dict[str, str]:

@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import rich_click as click
 from click import get_current_context
 from click.core import ParameterSource
 
 from braze_export.cli.writing import STANDARD, is_special
+
+#: What such a file holds is known to everybody, and it is no NDJSON.
+_NO_LINES: Final = frozenset({
+    ".parquet", ".csv", ".tsv", ".xlsx", ".xls", ".gz", ".zst", ".zip", ".bz2", ".xz", ".db",
+})  # fmt: skip
 
 
 def names(given: Sequence[str]) -> Sequence[str] | None:
@@ -19,6 +25,23 @@ def names(given: Sequence[str]) -> Sequence[str] | None:
 def is_given(option: str) -> bool:
     """Say whether an option of the command that runs was given, be it as its default is."""
     return get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
+
+
+def check_lines(path: str | None, hint: str = "") -> None:
+    """Refuse a file whose name promises something else than the lines that are written.
+
+    Args:
+        path: of the file; ``-`` and ``None`` are none.
+        hint: how to get what the name promises.
+
+    Raises:
+        UsageError: its name ends so.
+    """
+    ending = "" if path is None or is_special(Path(path)) else Path(path).suffix.lower()
+    if ending in _NO_LINES:
+        raise click.UsageError(
+            f"{path}: what is written are lines of JSON, so name it .ndjson, not {ending}.{hint}"
+        )
 
 
 def check_different(read: Sequence[str | None], written: Sequence[str | None], what: str) -> None:

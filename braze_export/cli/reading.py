@@ -52,6 +52,11 @@ def what_is_read(words: tuple[str, ...], path: str | None) -> tuple[tuple[str, .
     """
     if words and path:
         raise click.UsageError("Give identifiers as arguments or with --input, not both.")
+    if len(words) > 1 and (file := next(filter(_is_file, words), None)):
+        raise click.UsageError(
+            f"{file} is a file, and not the only argument: give one file, or identifiers. "
+            "Several files of lines are joined by: cat FILES | braze-export ids"
+        )
     if len(words) != 1 or not (words[0].endswith(_ENDINGS) or _can_be_read(Path(words[0]))):
         return words, path
     if not Path(words[0]).exists():
@@ -59,6 +64,11 @@ def what_is_read(words: tuple[str, ...], path: str | None) -> tuple[tuple[str, .
             f"There is no file {words[0]}. If it is an identifier, give it on standard input."
         )
     return (), words[0]
+
+
+def _is_file(word: str) -> bool:
+    """Say whether an argument is a file for sure: an identifier may be called like one."""
+    return word.endswith(_ENDINGS) and _can_be_read(Path(word))
 
 
 def _can_be_read(path: Path) -> bool:

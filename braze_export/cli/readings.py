@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from attrs import Factory, define, frozen
 from rich.filesize import decimal
@@ -10,6 +11,9 @@ from braze_export import DownloadStats, ExportState, ExportStats, PoolSnapshot
 from braze_export.cli.progress import duration
 from braze_export.cli.screen import count
 from braze_export.jobs.pace import Pace
+
+#: What a storage says of an archive that is not there yet: to people it sounds like a fault.
+_USUAL_CODES: Final = frozenset({None, "AccessDenied", "NoSuchKey"})
 
 
 @frozen
@@ -111,8 +115,9 @@ class Waiting:
         if state.phase == "ready":
             return ["the export is ready"]
         since = self.clock() - self._seen
-        word = f" (the storage says {state.code})" if state.code and not narrow else ""
-        parts = [f"not ready yet{word}"]
+        odd = state.code not in _USUAL_CODES and not narrow
+        word = f" (the storage says {state.code})" if odd else ""
+        parts = [f"Braze is preparing the export{word}"]
         if self.resumed and not narrow:
             parts.append(f"begun {duration(state.elapsed + since)} ago")
         left = max(0.0, (state.next_look or 0.0) - since)

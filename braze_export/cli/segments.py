@@ -63,7 +63,7 @@ def list_segments(
         return _print_json(screen, found)
     columns = ("id", "name", "analytics", "tags")
     rows = [(s.id, s.name, s.analytics_tracking_enabled, s.tags) for s in found]
-    screen.out.print(table(columns, rows))
+    screen.out.print(table(columns, rows, whole=["id"]))
     screen.say(count(len(found), "segment"))
     return None
 

@@ -38,12 +38,28 @@ def _written(value: Any) -> str:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> Table:
-    """Return a table; the columns named in ``right`` hold numbers."""
+    """Return a table.
+
+    Args:
+        columns: their names.
+        rows: their values.
+        right: columns of numbers.
+        whole: columns that are never broken, so that what is in them can be copied.
+    """
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for name in columns:
-        made.add_column(name, overflow="fold", justify="right" if name in right else "left")
+        made.add_column(
+            name,
+            overflow="fold",
+            justify="right" if name in right else "left",
+            no_wrap=name in whole,
+        )
     for row in rows:
         made.add_row(*map(cell, row))
     return made

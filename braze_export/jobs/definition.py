@@ -74,8 +74,9 @@ def record_to_go_on_with(
     ignored = {"fingerprint"} if retry_failed else set()
     changed = differences(_without(was, ignored), _without(definition, ignored))
     if changed:
+        job = "a job" if last.stage == "finished" else "an unfinished job"
         raise JobChangedError(
-            f"{places.folder} holds an unfinished job that is not this one: {'; '.join(changed)}. "
+            f"{places.folder} holds {job} that is not this one: {'; '.join(changed)}. "
             "Give what was given then, name another output, or start over (fresh), which drops "
             f"what came for {last.done:,} identifiers"
         )

@@ -22,6 +22,7 @@ from braze_export.jobs.kinds import as_text
 from braze_export.jobs.reading.compression import Codec, Plain
 from braze_export.jobs.slices import Slice
 from braze_export.jobs.staging import Piece, Staged
+from braze_export.jobs.values import NOT_ASKED
 
 PROFILES, UNKNOWN, FAILED = "profiles", "unknown", "failed"
 
@@ -48,7 +49,7 @@ class Settled:
 
     def reasons(self) -> Counter[str]:
         """Return how often identifiers failed for which reason, without personal data."""
-        found = Counter({"cannot be asked for": len(self.piece.unusable)})
+        found = Counter({NOT_ASKED: len(self.piece.unusable)})
         for failure in self.outcome.failed:
             found[reason(failure.error)] += len(failure.identifiers)
         return +found

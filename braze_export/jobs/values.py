@@ -14,6 +14,9 @@ InputFormat: TypeAlias = Literal["lines", "csv", "ndjson", "parquet"]
 CustomAttributes: TypeAlias = Literal["json", "map"]
 Phase: TypeAlias = Literal["reading", "exporting", "writing", "done"]
 
+#: The reason why rows failed that hold no identifier: they were in no request, and never will be.
+NOT_ASKED: Final = "cannot be asked for"
+
 #: ``//user:password@`` but not ``//host:22/a@b``; and what may be a token in a query.
 _CREDENTIALS: Final = re.compile(r"//[^/@]*:(?!\d+/)[^@]*@|\?.*=", re.DOTALL)
 

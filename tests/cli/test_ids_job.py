@@ -381,6 +381,7 @@ def test_two_runs_at_once(
     ran = run(*command)
     assert ran.code == 1
     assert ran.err.startswith("Error: another run is at work on this job (it holds ")
+    assert "wait until it ends, or name another output" in ran.err
     assert process.poll() is None
     sandbox.latency = 0.0
     assert ended(process).code == 0
@@ -465,6 +466,17 @@ def test_what_failed_is_tried_again(
     assert Places.of(tmp_path / "users.ndjson") == Places(
         once(*numbered(1, 100)), once("x1", "x2"), once()
     )
+
+
+def test_nothing_had_failed(serve: Callable[..., Sandbox], run: Any) -> None:
+    serve(users=100)
+    command = ("ids", write_ids(["u1"]), "-o", "users.ndjson")
+    assert run(*command).code == 0
+    ran = run(*command, "--retry-failed")
+    assert ran.code == 0
+    assert ran.err.splitlines()[-1] == "Nothing had failed: users.ndjson is as it was."
+    assert run(*command, "--retry-failed", "--quiet").err == ""
+    assert Places.of(Path("users.ndjson")).profiles == once("u1")
 
 
 def test_there_is_nothing_to_retry_yet(unfinished: Sandbox, run: Any, tmp_path: Path) -> None:
@@ -671,6 +683,8 @@ def test_other_kinds(
         (["--report", "no/run.html"], "no is no directory: --report goes there"),
         (["--unknown", "fifo"], "fifo is no file that can be replaced"),
         (["--into", "duckdb:x.duckdb"], "--into is for a file of identifiers, without --output"),
+        (["-o", "users.csv"], "users.csv: what is written are lines of JSON, so name it .ndjson"),
+        (["--fields", " ,"], "--fields names none: leave it out for all fields"),
         (["--new-workspace"], "New workspaces must name fields: give --fields"),
     ],
 )

@@ -170,7 +170,7 @@ def test_ctrl_c_while_it_waits(
     number: signal.Signals, code: int, slow: Sandbox, spawn: Callable[..., Any], tmp_path: Path
 ) -> None:
     process = spawn("segment", slow.segment_id(1), *FIELDS, "-o", "users.ndjson")
-    while "not ready yet (the storage says AccessDenied)" not in process.stderr.readline():
+    while "Braze is preparing the export" not in process.stderr.readline():
         pass
     process.send_signal(number)
     out, err = process.communicate(timeout=10)
@@ -437,14 +437,15 @@ def test_the_progress_of_waiting_is_told_in_words(monkeypatch: pytest.MonkeyPatc
     assert (told(), waiting.done, waiting.total) == ("asking", 0, None)
     waiting.saw(ExportState("preparing", 61.0, 3, "AccessDenied", 20.0))
     now += 5
-    expected = "not ready yet (the storage says AccessDenied) / next look in 15 s"
+    expected = "Braze is preparing the export / next look in 15 s"
     assert told() == expected
-    assert told(narrow=True) == "not ready yet / next look in 15 s"
+    assert told(narrow=True) == expected
     waiting.resumed = True
     assert told() == expected.replace("/ n", "/ begun 1:06 ago / n")
     now += 50
-    waiting.saw(ExportState("preparing", 116.0, 4, None, 20.0))
-    assert told(narrow=True) == "not ready yet / next look in 20 s"
+    waiting.saw(ExportState("preparing", 116.0, 4, "ServerBusy", 20.0))
+    assert "the export (the storage says ServerBusy) / begun" in told()
+    assert told(narrow=True) == "Braze is preparing the export / next look in 20 s"
     waiting.saw(ExportState("ready", 130.0, 5))
     assert (told(), waiting.done, waiting.total) == ("the export is ready", 1, 1)
 

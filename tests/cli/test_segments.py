@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from braze_export.cli import segments
+from braze_export.cli import screen, segments
 from braze_export.cli.chart import chart
 from braze_export.sandbox import Fault, Sandbox
 
@@ -17,6 +17,16 @@ def test_list(braze: Sandbox, run: Any) -> None:
     assert ran.err == "120 segments\n"
     newest = run("segments", "list", "--sort", "desc")
     assert newest.lines[2].split()[0] == braze.segment_id(120)
+
+
+def test_ids_stay_whole_where_there_is_little_room(
+    braze: Sandbox, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen, "_PIPE_WIDTH", 60)
+    lines = run("segments", "list").lines
+    assert max(map(len, lines)) <= 60
+    begun = {line.split()[0] for line in lines if not line.startswith(" ")}
+    assert begun >= {braze.segment_id(n) for n in range(1, 121)}
 
 
 def test_list_as_json(braze: Sandbox, run: Any) -> None:

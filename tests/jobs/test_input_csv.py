@@ -91,6 +91,23 @@ def test_a_column_that_is_called_as_the_identifiers_need_not_be_named(
     assert read(path, kind) == (["2"], 0)
 
 
+@pytest.mark.parametrize("header", ["id", "Customer ID", "userId", "uuids", "E-Mail", "aliases"])
+def test_an_only_column_need_not_be_named_where_its_name_is_one(
+    header: str, tmp_path: Path
+) -> None:
+    assert read(written(tmp_path, f"{header}\n1\n", "ids.csv")) == (["1"], 0)
+
+
+@pytest.mark.parametrize("first", ["u1", "user-17", "f81d4fae", "plan", "ID00012"])
+def test_a_file_without_names_of_columns_loses_no_identifier(first: str, tmp_path: Path) -> None:
+    path = written(tmp_path, f"{first}\nu2\n", "ids.csv")
+    with pytest.raises(InputError, match="whose first line may be") as caught:
+        open_input(Input(path=path), "external_id")
+    assert first not in str(caught.value).removeprefix(str(path))
+    assert read(path, column=first) == (["u2"], 0)
+    assert read(path, format="lines") == ([first, "u2"], 0)
+
+
 many = ",".join(f"c{number}" for number in range(25))
 
 

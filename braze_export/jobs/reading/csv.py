@@ -17,6 +17,8 @@ from braze_export.jobs.reading.text import Items, TextReader, Texts, sift, unusa
 _LONGEST: Final = 10 * 1024 * 1024  # characters of a line, and of a cell
 _ROWS: Final = 2000  # read at once
 _DELIMITERS: Final = r"[;\t|,]"
+#: As in ``Customer ID``, ``emails`` or ``userId``: no identifier looks so, without a digit.
+_NAMES_A_COLUMN: Final = r"ids?$|identifier|user|customer|e-?mail|phone|alias|key"
 _DATA: Final = re.compile(r".+@.+\..+|\+?[\d ().-]{7,}")  # an e-mail address, a phone number
 
 
@@ -48,6 +50,8 @@ class CsvReader(TextReader):
         if column not in header:
             _check_names(header, self._path)
             _check_delimiter(header, self._path)
+        if column is None:
+            _check_only_name(header, self._path)
         name = choose(header, column, kind, self._path)
         if header.count(name) > 1:
             raise InputError(
@@ -124,6 +128,17 @@ def _check_delimiter(header: list[str], path: Path) -> None:
         raise InputError(
             f"{path} seems to have columns with {found[0]!r} between: give the delimiter"
         )
+
+
+def _check_only_name(header: list[str], path: Path) -> None:
+    """Refuse a file with one column that may have no header: its first identifier would be lost."""
+    name = header[0].strip().lower()
+    if len(header) > 1 or (re.search(_NAMES_A_COLUMN, name) and not re.search(r"\d", name)):
+        return
+    raise InputError(  # which does not repeat what may be an identifier
+        f"{path} has one column, whose first line may be its name or an identifier: give the "
+        'column by its name or, if there is no line of names, name the format "lines"'
+    )
 
 
 def _check_names(header: list[str], path: Path) -> None:
