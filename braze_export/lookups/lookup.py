@@ -112,6 +112,8 @@ class Lookup:
             return waiter
         shape = self._shape(key, fields)
         request = shape.asked.get(identifier)
+        if request is not None and request.is_late:
+            request = None
         if waiter.ends is not None and not (request and request.under_way):
             deadlines.check_wait(self._sharing.closed_for(shape.pool))
         (request or self._sharing.request_for(shape, identifier)).add(waiter)

@@ -4,6 +4,7 @@ A shape is what look-ups must have in common to share requests.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -17,6 +18,7 @@ from braze_export.endpoints import Pool
 from braze_export.errors import BrazeError
 from braze_export.identifiers import Identifier
 
+_LATE: Final = 2.0  # seconds under way after which nobody joins any more: it may never be answered
 _GRACE: Final = 5.0  # seconds that an answer is waited for though nobody wants it any more
 
 
@@ -100,7 +102,7 @@ class Shape:
         fields: ``fields_to_export``; ``None`` to send none.
         pool: the limit that its requests count against.
         open: the request that fills just now.
-        asked: the request that is to bring the answer for an identifier.
+        asked: the request that is to bring the answer for an identifier: the last one of several.
         in_vain: times in a row that aliases passed over in silence were unknown.
     """
 
@@ -138,6 +140,7 @@ class SharedRequest:
     sent_off: bool = False
     answered: bool = False
     task: asyncio.Task[None] | None = None
+    _since: float = math.inf  # when it left, by the loop's clock
     _full: asyncio.Event = Factory(asyncio.Event)
     _patience: asyncio.Timeout | None = None  # until when it fills
     _grace: asyncio.TimerHandle | None = None
@@ -153,6 +156,11 @@ class SharedRequest:
         return self.on_wire or self.answered
 
     @property
+    def is_late(self) -> bool:
+        """Whether its answer has taken so long that somebody who comes now asks anew."""
+        return self.on_wire and asyncio.get_running_loop().time() - self._since > _LATE
+
+    @property
     def waiters(self) -> list[Waiter]:
         """All who wait."""
         return [waiter for waiting in self.waiting.values() for waiter in waiting]
@@ -165,6 +173,7 @@ class SharedRequest:
     def add(self, waiter: Waiter) -> None:
         """Take somebody in, or let him wait with others for the same identifier."""
         waiter.request = self.shape.asked[waiter.identifier] = self
+        self._end_grace()
         self.waiting.setdefault(waiter.identifier, []).append(waiter)
         if not self.has_room:
             self._full.set()
@@ -176,23 +185,28 @@ class SharedRequest:
         others = self.waiting[waiter.identifier]
         others.remove(waiter)
         if not (others or self.sealed):
-            del self.waiting[waiter.identifier], self.shape.asked[waiter.identifier]
+            del self.waiting[waiter.identifier]
+            self._forget(waiter.identifier)
         if self.in_vain and self.on_wire:  # its answer tells how the limit stands
             loop = asyncio.get_running_loop()
-            self._grace = self._grace or loop.call_later(_GRACE, self._drop_unless_joined)
+            self._grace = self._grace or loop.call_later(_GRACE, self._drop_unanswered)
         elif self.in_vain:
             self.drop()
 
-    def _drop_unless_joined(self) -> None:
-        self._grace = None
-        if self.in_vain and self.on_wire:
+    def _drop_unanswered(self) -> None:
+        if self.on_wire:
             self.drop()
+
+    def _end_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
 
     def drop(self) -> None:
         """End it: nobody waits for it, and nobody can join it any more."""
         self.close()
         for identifier in self.waiting:
-            self.shape.asked.pop(identifier)
+            self._forget(identifier)
         self.waiting.clear()
         if self.task is not None:
             self.task.cancel()
@@ -201,11 +215,16 @@ class SharedRequest:
         """Return those who wait for an identifier: they wait no more."""
         if identifier not in self.waiting:  # perhaps another request is asking for it
             return []
-        del self.shape.asked[identifier]
+        self._forget(identifier)
         waiters = self.waiting.pop(identifier)
         for waiter in waiters:
             waiter.request = None
         return waiters
+
+    def _forget(self, identifier: Identifier) -> None:
+        """Let nobody join for an identifier, unless a later request asks for it as well."""
+        if self.shape.asked.get(identifier) is self:
+            del self.shape.asked[identifier]
 
     async def fill(self, seconds: float) -> None:
         """Give others the time to join, unless it is full, or somebody is in a hurry."""
@@ -235,8 +254,7 @@ class SharedRequest:
     def close(self) -> None:
         """Take nobody in any more."""
         self.sealed = True
-        if self._grace is not None:
-            self._grace.cancel()
+        self._end_grace()
         if self.shape.open is self:
             self.shape.open = None
 
@@ -244,6 +262,7 @@ class SharedRequest:
         """Take nobody in any more; return the identifiers to ask for."""
         self.close()
         self.on_wire = self.sent_off = True
+        self._since = asyncio.get_running_loop().time()
         return tuple(self.waiting)
 
     def sent(self, attempt: int, status: int | None) -> None:

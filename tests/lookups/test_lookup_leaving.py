@@ -175,14 +175,35 @@ def test_a_request_that_hangs_is_not_waited_for_without_end_when_nobody_wants_it
         call = stage.begin("u1")
         await asyncio.sleep(LATENCY)
         await give_up(call)
-        await asyncio.sleep(4)
+        await asyncio.sleep(1)
         assert (stage.gates.in_flight, stage.braze.under_way) == (1, 1)
         other = stage.begin("u1") if joined else None
-        await asyncio.sleep(2)
+        await asyncio.sleep(5)
         assert (stage.gates.in_flight, stage.braze.under_way) == (joined, joined)
         assert other is None or (await other).email == "u1@users.example"
         stage.check_nothing_left()
         assert len(stage.braze.bodies) == 1
+
+    run(main)
+
+
+def test_who_comes_later_does_not_wait_for_a_request_that_hangs() -> None:
+    async def main(stage: Stage) -> None:
+        stage.braze.latency = 60
+        early = stage.begin("u1")
+        await asyncio.sleep(1.9)
+        joined = stage.begin("u1")
+        await asyncio.sleep(0.2)
+        stage.braze.latency = LATENCY
+        async with asyncio.timeout(1):
+            assert (await stage.get("u1")).email == "u1@users.example"
+            assert stage.braze.asked == [["u1"], ["u1"]]
+            again = [stage.begin("u1") for _ in range(3)]  # the last request is joined as ever
+            await asyncio.gather(*again)
+        assert len(stage.braze.bodies) == 3
+        assert not any(call.done() for call in (early, joined))
+        for call in (early, joined):
+            assert (await call).email == "u1@users.example"
 
     run(main)
 
@@ -193,7 +214,7 @@ def test_who_joined_a_request_that_hangs_and_gives_up_as_well_does_not_keep_it_e
         call = stage.begin("u1")
         await asyncio.sleep(LATENCY)
         await give_up(call)
-        await asyncio.sleep(4)
+        await asyncio.sleep(1)
         other = stage.begin("u1")
         await asyncio.sleep(2)
         await give_up(other)
@@ -209,7 +230,7 @@ def test_who_joined_a_request_that_hangs_and_gives_up_as_well_does_not_keep_it_e
     "stays",
     [
         [(0, 1), (0, 4)],  # both from the beginning
-        [(0, 1), (2, 3), (4, 7)],  # the second gives up soon after the first, the third joins
+        [(0, 1), (1.2, 1.5), (1.8, 7)],  # the second gives up soon after the first, the third joins
     ],
 )
 def test_a_request_that_hangs_is_waited_for_from_when_nobody_wants_it(
