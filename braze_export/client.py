@@ -124,9 +124,10 @@ class BrazeClient:
         """
         missing = [n for n in ("BRAZE_API_KEY", "BRAZE_REST_ENDPOINT") if not os.environ.get(n)]
         if missing:
+            are = "variable {} is" if len(missing) == 1 else "variables {} and {} are"
             raise InputError(
-                f"the environment variable {' and '.join(missing)} is not set: BRAZE_API_KEY is "
-                "the REST API key, BRAZE_REST_ENDPOINT the REST URL or the instance's name"
+                f"the environment {are.format(*missing)} not set: BRAZE_API_KEY is the REST API "
+                "key, BRAZE_REST_ENDPOINT the REST URL or the instance's name"
             )
         return cls(
             os.environ["BRAZE_API_KEY"],

@@ -51,6 +51,11 @@ def resolve_base_url(base_url: str, *, allow_insecure_http: bool = False) -> str
             "For a newer instance give its REST URL"
         )
     url = _split(text)
+    if re.search(r"/(users|segments|export|campaigns|canvas)(/|$)", url.path):
+        raise InputError(
+            "base_url holds the path of an endpoint: give scheme and host, such as "
+            '"https://rest.iad-01.braze.com"'
+        )
     _check_host(url, allow_insecure_http=allow_insecure_http)
     return f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
 

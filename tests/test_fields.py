@@ -69,6 +69,8 @@ def test_names_are_sent_once_and_in_order(given_fields: Any, expected: tuple[str
     [
         ("email", r"write \['email'\]"),
         (ExportField.EMAIL, "must be a list of names"),
+        (["email,country"], r"fields holds 'email,country': give each name by itself"),
+        (["external_id", "email;country"], "give each name by itself"),
         ([], "fields is empty"),
         (iter(()), "fields is empty"),
         (5, "not of type int"),

@@ -93,6 +93,8 @@ def test_addresses_that_the_key_may_be_sent_to(given_url: str, expected: str) ->
         ("https://rest.iad-01.braze.com/\r\nX: y", "scheme and host only"),
         ("https://rest.iad-01.braze.com\x00", "scheme and host only"),
         ("https://evil.example\\.braze.com", "scheme and host only"),
+        ("https://rest.iad-01.braze.com/users/export/ids", "the path of an endpoint"),
+        ("https://proxy.example/braze/segments/list/", "the path of an endpoint"),
         ("https://dashboard-01.braze.com", "not the REST host"),
         ("https://dashboard.us-10.braze.com", "not the REST host"),
         ("https://Dashboard-01.Braze.EU/x", "not the REST host"),

@@ -3,6 +3,7 @@
 https://www.braze.com/docs/api/endpoints/export/user_data/post_users_identifier#fields-to-export
 """
 
+import re
 import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -54,6 +55,8 @@ class ExportField(StrEnum):
     USER_ALIASES = "user_aliases"
 
 
+_SEVERAL = re.compile("[,;]")  # stands between names, and in none of Braze's
+
 #: Fields that keep a request out of the 40-a-second tier of ``/users/export/ids``.
 SLOW_FIELDS = frozenset({ExportField.CAMPAIGNS_RECEIVED, ExportField.CANVASES_RECEIVED})
 
@@ -90,7 +93,7 @@ def check_fields(fields: Iterable[str], *, stacklevel: int = 3) -> tuple[str, ..
             function, 2 its caller.
 
     Raises:
-        InputError: a bare string, nothing at all, or something that is no name.
+        InputError: a bare string, nothing at all, or something that is no name, or several.
 
     Warns:
         UnknownFieldWarning: a name that Braze does not document and that resembles one it does.
@@ -106,8 +109,10 @@ def check_fields(fields: Iterable[str], *, stacklevel: int = 3) -> tuple[str, ..
     checked = [check_name(name, "a name in fields") for name in given]
     names = tuple(dict.fromkeys(str(ARRIVES_WITH.get(name, name)) for name in checked))
     if not names:
-        raise InputError("fields is empty: name at least one field, or leave fields out")
+        raise InputError("fields is empty: name at least one field, such as external_id")
     for name in names:
+        if _SEVERAL.search(name):
+            raise InputError(f"fields holds {name!r}: give each name by itself, as a list")
         _warn_if_misspelt(name, stacklevel)
     return names
 

@@ -10,9 +10,13 @@ from braze_export.models.timestamps import Timestamp
 
 
 class Segment(Record, frozen=True):
-    """A segment as ``segments.list()`` gives it. Archived ones are left out by Braze."""
+    """A segment as ``segments.list()`` gives it. Archived ones are left out by Braze.
 
-    id: str | None = None
+    Attributes:
+        id: what exports are started with; empty if Braze should ever leave it out.
+    """
+
+    id: str = ""
     name: str | None = None
     analytics_tracking_enabled: bool | None = None
     tags: tuple[str, ...] = ()

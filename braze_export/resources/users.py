@@ -95,7 +95,8 @@ class Users(UserExports):
             into: ``UserProfile``, your own attrs class or dataclass, whose field names are those
                 of the profile, ``dict``, or ``bytes`` for each user's JSON as Braze sent it.
             concurrency: requests under way at once.
-            ordered: yield in the order of the requests, not as the answers come.
+            ordered: yield in the order of the requests, not as the answers come. The users of one
+                request, up to 50, come in Braze's order: match them by their identifiers.
             on_error: ``"raise"``: raise the first error, after everything that had come was
                 yielded. ``"yield"``: yield a ``FailedBatch`` and go on.
 

@@ -240,9 +240,9 @@ def test_without_a_key_the_server_says_so_once_and_ends(
         uvicorn.run(FastAPI(lifespan=braze_lifespan()), port=0, log_config=None)
     assert ended.value.code == 3
     *_, sentence, last = [line for line in caplog.text.splitlines() if line]
-    assert sentence.startswith("braze_export.errors.InputError: the environment variable BRAZE_")
+    assert sentence.startswith("braze_export.errors.InputError: the environment variables BRAZE_")
     assert last.endswith("Application startup failed. Exiting.")
-    assert caplog.text.count("the environment variable BRAZE_") == 1
+    assert caplog.text.count("the environment variables BRAZE_") == 1
 
 
 # --- the dependency
