@@ -174,7 +174,12 @@ class BrazeClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End what is under way and close the connections. Closing twice does nothing."""
+        """End what is under way and close the connections. Closing twice does nothing.
+
+        Raises:
+            InputError: the client is in use in another event loop: it is to be closed there.
+        """
+        self._scope.check_loop()
         self._caller.observing.close()
         try:
             await self._scope.aclose()

@@ -5,11 +5,13 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from braze_export.errors import ClientClosedError
+from braze_export.errors import ClientClosedError, InputError
 
 T = TypeVar("T")
+
+ONE_LOOP: Final = "a client is for one event loop: make another client for this one"
 
 
 class TaskScope:
@@ -25,6 +27,7 @@ class TaskScope:
         self._parent = parent
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def closed(self) -> bool:
@@ -47,10 +50,14 @@ class TaskScope:
 
         Raises:
             ClientClosedError: the scope has been closed.
+            InputError: it has tasks in another event loop, which runs beside this one.
         """
-        if self.closed:
-            coro.close()
+        try:
             self.check_open()
+            self.check_loop()
+        except BaseException:
+            coro.close()
+            raise
         create = asyncio.create_task if self._parent is None else self._parent.spawn
         task = create(coro)
         self._tasks.add(task)
@@ -77,6 +84,17 @@ class TaskScope:
         self._closed = True
         ours = asyncio.current_task()  # may be one of them: a source that closes its client
         await cancel(*(task for task in self._tasks if task is not ours))
+
+    def check_loop(self) -> None:
+        """Do nothing in the event loop that the tasks run in, or after it.
+
+        Raises:
+            InputError: it runs beside this one.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop not in {None, loop} and not self._loop.is_closed():
+            raise InputError(ONE_LOOP)
+        self._loop = loop
 
 
 async def surely(work: Callable[[], object]) -> None:

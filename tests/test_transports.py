@@ -5,7 +5,9 @@ import gzip
 import inspect
 import socket
 import ssl
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
@@ -575,3 +577,68 @@ async def test_an_own_session_stays_open_after_a_download() -> None:
                 assert len([user async for user in job.profiles()]) == 5
         assert not session.closed
         assert not client.is_closed
+
+
+# --- one event loop
+
+CALLS: dict[str, Any] = {
+    "get": lambda braze: braze.users.get("u1"),
+    "export_ids": lambda braze: braze.users.export_ids(["u1"]).collect(),
+    "segments.list": lambda braze: anext(braze.segments.list()),
+    "export_segment": lambda braze: braze.users.export_segment("s1", fields=["email"]),
+    "aclose": lambda braze: braze.aclose(),
+}
+
+
+@pytest.fixture
+def served() -> Iterator[Sandbox]:
+    """A local Braze in an event loop of its own."""
+    sandbox, ready, done = Sandbox(users=3), threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with sandbox:
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    ready.wait()
+    yield sandbox
+    done.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("transport", [AiohttpTransport, HttpxTransport])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_in_an_event_loop_beside_is_told_so(
+    call: str, transport: Any, served: Sandbox
+) -> None:
+    async def main() -> None:
+        async with BrazeClient(served.api_key, served.url, transport=transport()) as braze:
+            await braze.users.get("u1")
+            with pytest.raises(InputError, match="a client is for one event loop"):
+                await asyncio.to_thread(lambda: asyncio.run(CALLS[call](braze)))
+            assert await braze.users.get("u2") is not None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("transport", [AiohttpTransport, HttpxTransport])
+@pytest.mark.parametrize("call", [name for name in CALLS if name != "aclose"])
+def test_a_call_in_a_second_event_loop_is_told_so(
+    call: str, transport: Any, served: Sandbox
+) -> None:
+    braze = BrazeClient(served.api_key, served.url, transport=transport())
+
+    async def first() -> None:
+        assert await braze.users.get("u1") is not None
+        for its_own in ("_session", "_client"):  # or it would complain that it is not closed
+            if session := getattr(braze._transport, its_own, None):
+                await (session.close if its_own == "_session" else session.aclose)()
+
+    async def second() -> None:
+        with pytest.raises(InputError, match="a client is for one event loop"):
+            await CALLS[call](braze)
+
+    asyncio.run(first())
+    asyncio.run(second())

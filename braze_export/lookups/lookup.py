@@ -21,6 +21,7 @@ from braze_export.lookups.shared_request import Shape, Waiter
 from braze_export.lookups.sharing import Sharing
 from braze_export.models.fields import costs_fast_tier
 from braze_export.settings import LookupSettings
+from braze_export.tasks import ONE_LOOP
 from braze_export.turns import Turn
 
 _SHAPES: Final = 64  # sets of fields of which something is remembered
@@ -129,7 +130,7 @@ class Lookup:
         if self._loop is loop:
             return
         if self._loop is not None and not self._loop.is_closed():
-            raise InputError("a client is for one event loop: make another client for this one")
+            raise InputError(ONE_LOOP)
         if self._loop is not None:  # whoever waited there is gone
             self._shapes.clear()
             self._sharing = self._make_sharing()

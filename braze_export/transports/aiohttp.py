@@ -16,6 +16,7 @@ from braze_export.errors import (
     RequestTimeoutError,
     TransportError,
 )
+from braze_export.tasks import ONE_LOOP
 from braze_export.wire import (
     BROKEN,
     UNREACHABLE,
@@ -50,6 +51,7 @@ class AiohttpTransport:
             raise InputError("the aiohttp session must not have an Authorization header of its own")
         self._session = session
         self._owned = session is None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of our own session
         self._closed = False
 
     async def send(self, request: Request) -> Response:
@@ -112,12 +114,16 @@ class AiohttpTransport:
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
             raise ClientClosedError("the transport is closed: make a new client")
+        loop = asyncio.get_running_loop()
         if self._session is None:
+            self._loop = loop
             # The fan-out bounds how many connections there are, not the pool.
             # No cookies: those of one host have no business at another, nor in the next request.
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )
+        if self._owned and self._loop is not loop:
+            raise InputError(ONE_LOOP)
         if self._session.closed:
             raise ClientClosedError("the aiohttp session that the client was given is closed")
         return self._session

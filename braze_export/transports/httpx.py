@@ -22,6 +22,7 @@ from braze_export.errors import (
     RequestTimeoutError,
     TransportError,
 )
+from braze_export.tasks import ONE_LOOP
 from braze_export.wire import (
     BROKEN,
     UNREACHABLE,
@@ -73,6 +74,7 @@ class HttpxTransport:
             raise InputError("the httpx client must not have an Authorization header of its own")
         self._client = client
         self._owned = client is None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of our own client
         self._closed = False
 
     async def send(self, request: Request) -> Response:
@@ -123,7 +125,11 @@ class HttpxTransport:
     async def _ready(self) -> httpx.AsyncClient:
         if self._closed:
             raise ClientClosedError("the transport is closed: make a new client")
+        loop = asyncio.get_running_loop()
         client = self._client or await self._open()
+        self._loop = self._loop or loop
+        if self._owned and self._loop is not loop:
+            raise InputError(ONE_LOOP)
         if client.is_closed:
             raise ClientClosedError("the httpx client that the transport was given is closed")
         return client
