@@ -20,7 +20,8 @@ from braze_export.retry import RetryPolicy
 from braze_export.settings import ExportSettings, LookupSettings
 from braze_export.tasks import TaskScope
 from braze_export.transports.aiohttp import AiohttpTransport
-from braze_export.wire import ApiKey, Timeouts, Transport
+from braze_export.validators import or_default
+from braze_export.wire import ApiKey, Timeouts, Transport, check_transport
 
 _USER_AGENT = f"braze-export/{__version__} Python/{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -58,7 +59,7 @@ class BrazeClient:
         limits: what grants the requests; ``limits.snapshot()`` tells how each pool stands.
 
     Raises:
-        InputError: a key or an address that cannot be right.
+        InputError: a key or an address that cannot be right, or an argument of the wrong kind.
     """
 
     users: Users
@@ -84,7 +85,7 @@ class BrazeClient:
         finally:
             del api_key  # a traceback with locals would show it, whatever else is wrong
         self.limits = _limiter(limits)
-        self._transport = transport or AiohttpTransport()
+        self._transport = _transport(transport)
         self._scope = TaskScope()
         base_url = resolve_base_url(base_url, allow_insecure_http=allow_insecure_http)
         self._caller = Caller(
@@ -93,15 +94,15 @@ class BrazeClient:
             key=key,
             transport=self._transport,
             limiter=self.limits,
-            retry=retry or RetryPolicy(),
-            timeouts=timeouts or Timeouts(),
+            retry=or_default(retry, RetryPolicy, "retry"),
+            timeouts=or_default(timeouts, Timeouts, "timeouts"),
             user_agent=_USER_AGENT,
             observing=Observing(observer, base_url),
         )
-        exports = exports or ExportSettings()
+        exports = or_default(exports, ExportSettings, "exports")
         running = Running(exports.polling.lifetime)
         context = ExportContext(self._caller, exports, running)
-        self.users = Users(self._caller, context, lookups or LookupSettings())
+        self.users = Users(self._caller, context, or_default(lookups, LookupSettings, "lookups"))
         self.segments = Segments(self._caller)
 
     @classmethod
@@ -188,6 +189,13 @@ class BrazeClient:
                 await self._transport.aclose()
             finally:
                 await self.limits.aclose()
+
+
+def _transport(transport: Transport | None) -> Transport:
+    if transport is None:
+        return AiohttpTransport()
+    check_transport(transport)
+    return transport
 
 
 def _limiter(limits: Limits | Limiter | None) -> Limiter:

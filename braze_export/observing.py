@@ -5,9 +5,10 @@ another. Told is only what calls of Braze's API do: downloads of archives go els
 """
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Mapping
-from typing import ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import define, frozen
@@ -15,10 +16,12 @@ from attrs import define, frozen
 from braze_export.endpoints import Endpoint, Pool
 from braze_export.errors import InputError
 from braze_export.limiting.limits import Lane, Limiter, Permit, PoolSnapshot
+from braze_export.validators import check_methods
 from braze_export.wire import Request, Response, Transport
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_METHODS: Final = ("request", "waited", "watch")
 _log = logging.getLogger("braze_export")
 
 Ended: TypeAlias = Callable[[int | None, BaseException | None], None]
@@ -105,12 +108,15 @@ class Observing:
         Raises:
             InputError: it has not the methods of one.
         """
-        missing = [n for n in ("request", "waited", "watch") if not hasattr(self.observer, n)]
-        if self.observer is not None and missing:
-            raise InputError(
-                f"observer must have the methods of Observer: {type(self.observer).__name__} "
-                f"lacks {', '.join(missing)}"
-            )
+        if self.observer is None:
+            return
+        check_methods(self.observer, "Observer", "observer", _METHODS)
+        for name in _METHODS:
+            if inspect.iscoroutinefunction(getattr(self.observer, name)):
+                raise InputError(
+                    f"the methods of an observer are plain functions: {name} of "
+                    f"{type(self.observer).__name__} must not be async"
+                )
 
     async def acquire(self, limiter: Limiter, pool: Pool, lane: Lane) -> Permit:
         """Return when a request of this pool may be sent."""

@@ -4,10 +4,16 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from attrs import Factory, field, frozen
+from attrs import field, frozen
 
 from braze_export.archives.archive import ArchiveLimits
-from braze_export.validators import above_zero, whole_above_zero, zero_or_more
+from braze_export.validators import (
+    above_zero,
+    as_path,
+    of_class,
+    whole_above_zero,
+    zero_or_more,
+)
 
 
 @frozen
@@ -35,7 +41,7 @@ class Polling:
 
 
 def _path(directory: str | Path | None) -> Path | None:
-    return None if directory is None else Path(directory)
+    return None if directory is None else as_path(directory, "spool_directory")
 
 
 @frozen
@@ -54,8 +60,8 @@ class ExportSettings:
             for temporary files.
     """
 
-    polling: Polling = Factory(Polling)
-    archive_limits: ArchiveLimits = Factory(ArchiveLimits)
+    polling: Polling = field(factory=Polling, validator=of_class(Polling))
+    archive_limits: ArchiveLimits = field(factory=ArchiveLimits, validator=of_class(ArchiveLimits))
     concurrency: int = field(default=4, validator=whole_above_zero)
     quiet_period: float = field(default=60.0, validator=zero_or_more)
     spool_memory: int = field(default=8 * 1024 * 1024, validator=whole_above_zero)
@@ -90,4 +96,6 @@ class LookupSettings:
 
     linger: float = field(default=0.002, validator=zero_or_more)
     pace: float = field(default=0.25, validator=zero_or_more)
-    cache: ProfileCache | None = None
+    cache: ProfileCache | None = field(
+        default=None, validator=of_class(ProfileCache, optional=True)
+    )

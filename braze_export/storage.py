@@ -27,7 +27,7 @@ from braze_export.models.results import BadRecord, DownloadStats
 from braze_export.retry import RetryPolicy
 from braze_export.settings import ExportSettings
 from braze_export.tasks import TaskScope
-from braze_export.validators import check_on_error
+from braze_export.validators import as_path, check_on_error, or_default
 
 __all__ = ["ObjectStore", "read_archive", "read_export"]
 
@@ -108,11 +108,11 @@ def read_export(
         TransportError, APIError: the store does not answer, or refuses.
     """
     check_name(segment_id, "segment_id")
-    reading = reading_of(into, on_error, settings or ExportSettings())
+    reading = reading_of(into, on_error, or_default(settings, ExportSettings, "settings"))
     if object_prefix is not None:
         check_prefix(check_name(object_prefix, "object_prefix"))
     place = (store, segment_id, object_prefix, folder)
-    return _records(place, reading, timeout, stats or DownloadStats())
+    return _records(place, reading, timeout, or_default(stats, DownloadStats, "stats"))
 
 
 @overload
@@ -160,13 +160,16 @@ def read_archive(
         ArchiveError: there is no archive, or one that is damaged, cut off or hostile.
         DecodeError: a line is no profile; ``file``, ``line`` and ``offset`` tell which.
     """
+    file = LocalFile(as_path(path))
 
     async def source() -> AsyncGenerator[Source, None]:
-        yield LocalFile(Path(path))
+        yield file
 
-    settings = ExportSettings(archive_limits=limits or ArchiveLimits(), concurrency=1)
+    archive_limits = or_default(limits, ArchiveLimits, "limits")
+    settings = ExportSettings(archive_limits=archive_limits, concurrency=1)
     reading = reading_of(into, on_error, settings)
-    return reading.records(source(), stats or DownloadStats(), TaskScope("reading"))
+    stats = or_default(stats, DownloadStats, "stats")
+    return reading.records(source(), stats, TaskScope("reading"))
 
 
 def reading_of(into: type, on_error: str, settings: ExportSettings) -> Reading:

@@ -1,6 +1,7 @@
 """The tasks that a client has under way, so that closing it leaves none behind."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -95,6 +96,14 @@ class TaskScope:
         if self._loop not in {None, loop} and not self._loop.is_closed():
             raise InputError(ONE_LOOP)
         self._loop = loop
+
+
+async def tell(hook: Callable[[T], object] | None, news: T) -> None:
+    """Call a hook, if there is one; where it is an async function, wait for its end."""
+    if hook is not None:
+        result = hook(news)
+        if inspect.isawaitable(result):
+            await result
 
 
 async def surely(work: Callable[[], object]) -> None:

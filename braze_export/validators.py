@@ -1,10 +1,17 @@
 """Checks of settings, for attrs fields, and of arguments. What is wrong raises ``InputError``."""
 
-from typing import Any
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 from attrs import Attribute
 
 from braze_export.errors import InputError
+
+T = TypeVar("T")
+
+Validator: TypeAlias = Callable[[object, "Attribute[Any]", object], None]
 
 
 def above_zero(_: object, attribute: "Attribute[Any]", value: object) -> None:
@@ -33,6 +40,87 @@ def share_of_one(_: object, attribute: "Attribute[Any]", value: object) -> None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def of_class(kind: type, *, optional: bool = False) -> Validator:
+    """Return what takes objects of a class, and ``None`` where there need not be one."""
+
+    def check(_: object, attribute: "Attribute[Any]", value: object) -> None:
+        check_class(value, kind, attribute.name, optional=optional)
+
+    return check
+
+
+def check_class(value: object, kind: type, name: str, *, optional: bool = False) -> None:
+    """Accept an object of a class, and ``None`` where there need not be one.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not (isinstance(value, kind) or (optional and value is None)):
+        allowed = f"{kind.__name__}(...){' or None' if optional else ''}"
+        raise InputError(f"{name} must be {allowed}, not {called(value)}")
+
+
+def or_default(value: T | None, kind: type[T], name: str) -> T:
+    """Return an argument; where it was left out, what its class is by default.
+
+    Raises:
+        InputError: it is of another class.
+    """
+    given = kind() if value is None else value
+    check_class(given, kind, name)
+    return given
+
+
+def check_methods(value: object, kind: str, name: str, methods: tuple[str, ...]) -> None:
+    """Accept an object of whatever class that has these methods.
+
+    Raises:
+        InputError: it lacks some, or it is a class itself.
+    """
+    wrong = f"{name} must have the methods of {kind}: "
+    if isinstance(value, type):
+        raise InputError(f"{wrong}{value.__name__} is a class, give an object of it")
+    missing = [method for method in methods if not callable(getattr(value, method, None))]
+    if missing:
+        raise InputError(f"{wrong}{type(value).__name__} lacks {', '.join(missing)}")
+
+
+def check_hook(hook: object) -> None:
+    """Accept what can be told of progress, or ``None``.
+
+    Raises:
+        InputError: it cannot be called.
+    """
+    if hook is not None and not callable(hook):
+        raise InputError(f"on_progress must be a function, plain or async, not {called(hook)}")
+
+
+def check_interval(seconds: object, name: str) -> None:
+    """Accept seconds above zero, infinity for never.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not (_is_number(seconds) and seconds > 0):  # type: ignore[operator]
+        raise InputError(f"{name} must be a number of seconds above zero, not {seconds!r}")
+
+
+def as_path(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """Return a path.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{name} must be a str or a Path, not of type {type(path).__name__}")
+    return Path(path)
+
+
+def called(value: object) -> str:
+    """Return what to call something that is wrong. Not its value, which may be a secret."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def check_timeout(timeout: float | None) -> None:

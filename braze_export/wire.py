@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from braze_export.endpoints import Endpoint
 from braze_export.errors import DecodeError, InputError
-from braze_export.validators import above_zero
+from braze_export.validators import above_zero, check_methods
 
 E = TypeVar("E", bound=BaseException)
 
@@ -24,6 +24,14 @@ MAX_ANSWER: Final = 256 * 1024 * 1024
 #: Asked for, and taken. A few bytes of others, or of several at once, may become gigabytes in one
 #: piece, before anybody could stop it.
 _ENCODINGS: Final = ("gzip", "deflate")
+
+
+#: What is commonly given in place of the transport that takes it.
+_BARE: Final = {
+    "aiohttp.ClientSession": ("AiohttpTransport", "session"),
+    "httpx.AsyncClient": ("HttpxTransport", "client"),
+    "httpx.Client": ("HttpxTransport", "client"),
+}
 
 
 class _Hidden(str):
@@ -179,6 +187,20 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Close what the transport has opened itself."""
         ...
+
+
+def check_transport(transport: object) -> None:
+    """Accept an object of whatever class that has the methods of ``Transport``.
+
+    Raises:
+        InputError: it has not, or it is what a transport is made of.
+    """
+    # By their names: the libraries are imported by the transports only.
+    bases = {f"{b.__module__.partition('.')[0]}.{b.__name__}" for b in type(transport).__mro__}
+    for bare, (taker, what) in _BARE.items():
+        if bare in bases:
+            raise InputError(f"transport must be {taker}({what}), not the {what} itself")
+    check_methods(transport, "Transport", "transport", ("send", "stream", "aclose"))
 
 
 def check_encoding(headers: Mapping[str, str], endpoint: Endpoint) -> None:

@@ -1,6 +1,18 @@
+from typing import Any
+
+import aiohttp
 import pytest
 
-from braze_export import BrazeClient, InputError, Limits, RetryPolicy, Timeouts
+from braze_export import (
+    BrazeClient,
+    ExportSettings,
+    InputError,
+    Limits,
+    LookupSettings,
+    Polling,
+    RetryPolicy,
+    Timeouts,
+)
 from braze_export.sandbox import Sandbox
 
 
@@ -56,3 +68,44 @@ async def test_closing_twice_does_nothing() -> None:
         await braze.aclose()
         await braze.aclose()
         assert repr(braze) == f"<BrazeClient of {sandbox.url}>"
+
+
+class Quick(Timeouts):
+    """A class of somebody's own."""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("retry", RetryPolicy),
+        ("timeouts", Timeouts),
+        ("exports", ExportSettings),
+        ("lookups", LookupSettings),
+    ],
+)
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (3, "int"),
+        (0, "int"),
+        ({}, "dict"),
+        ("redis://user:hush@host", "str"),
+        (Polling(), "Polling"),
+        (Timeouts, "the class Timeouts"),
+        (aiohttp.ClientTimeout(), "ClientTimeout"),
+    ],
+)
+def test_settings_of_another_class_are_refused(
+    name: str, kind: type, value: Any, told: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        BrazeClient("key", "US-01", **{name: value})
+    assert str(caught.value) == f"{name} must be {kind.__name__}(...), not {told}"
+
+
+def test_settings_may_be_left_out_and_of_a_class_of_ones_own() -> None:
+    braze = BrazeClient(
+        "key", "US-01", retry=None, timeouts=Quick(read=1), exports=None, lookups=None
+    )
+    assert braze._caller.timeouts == Quick(read=1)
+    assert braze._caller.retry == RetryPolicy()

@@ -271,6 +271,33 @@ def test_what_is_no_observer_is_refused() -> None:
         BrazeClient("key", "https://rest.example", observer=wrong)
 
 
+async def _later(*_: object) -> Any: ...
+
+
+@pytest.mark.parametrize("name", ["request", "waited", "watch"])
+def test_an_observer_with_async_methods_is_refused(name: str) -> None:
+    observer: Any = type("Late", (Observer,), {name: _later})()
+    with pytest.raises(InputError) as caught:
+        BrazeClient("key", "https://rest.example", observer=observer)
+    assert str(caught.value) == (
+        f"the methods of an observer are plain functions: {name} of Late must not be async"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (Notes, "Notes is a class, give an object of it"),
+        (print, "builtin_function_or_method lacks request, waited, watch"),
+        (type("Nothing", (Observer,), {"waited": None})(), "Nothing lacks waited"),
+    ],
+)
+def test_what_has_not_the_methods_is_no_observer(wrong: Any, told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        BrazeClient("key", "https://rest.example", observer=wrong)
+    assert str(caught.value) == f"observer must have the methods of Observer: {told}"
+
+
 def test_an_observer_need_not_override_everything() -> None:
     class Patient(Observer):
         """Overrides nothing."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from braze_export.errors import InputError
-from braze_export.settings import ExportSettings, Polling
+from braze_export.settings import ExportSettings, LookupSettings, Polling, ProfileCache
 
 NAN = float("nan")
 INFINITY = float("inf")
@@ -73,3 +73,28 @@ def test_what_settings_can_be() -> None:
     assert ExportSettings(quiet_period=0).quiet_period == 0
     assert ExportSettings().spool_directory is None
     assert ExportSettings(spool_directory="/var/tmp").spool_directory == Path("/var/tmp")
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "value", "said"),
+    [
+        (ExportSettings, "polling", 5, "Polling(...), not int"),
+        (ExportSettings, "polling", None, "Polling(...), not NoneType"),
+        (ExportSettings, "polling", Polling, "Polling(...), not the class Polling"),
+        (ExportSettings, "archive_limits", 10**9, "ArchiveLimits(...), not int"),
+        (ExportSettings, "archive_limits", Polling(), "ArchiveLimits(...), not Polling"),
+        (ExportSettings, "spool_directory", 5, "a str or a Path, not of type int"),
+        (LookupSettings, "cache", True, "ProfileCache(...) or None, not bool"),
+        (LookupSettings, "cache", ProfileCache, "ProfileCache(...) or None, not the class Pr"),
+    ],
+)
+def test_settings_of_another_class(settings: type, name: str, value: Any, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        settings(**{name: value})
+    assert str(caught.value).startswith(f"{name} must be {said}")
+
+
+def test_settings_within_settings() -> None:
+    assert ExportSettings(polling=Polling(base=2)).polling.base == 2
+    assert LookupSettings(cache=None).cache is None
+    assert LookupSettings(cache=ProfileCache()).cache == ProfileCache()

@@ -642,3 +642,80 @@ def test_a_call_in_a_second_event_loop_is_told_so(
 
     asyncio.run(first())
     asyncio.run(second())
+
+
+# --- what is none is told when the client is made
+
+
+class Sending:
+    async def send(self, request: Request) -> Any: ...
+
+
+class Tuned(httpx.AsyncClient):
+    """A client of somebody's own."""
+
+
+@pytest.mark.parametrize("make", [httpx.AsyncClient, Tuned, httpx.Client])
+def test_a_bare_client_of_httpx_is_no_transport(make: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        BrazeClient("key", "US-01", transport=make(verify=False))
+    assert str(caught.value) == "transport must be HttpxTransport(client), not the client itself"
+
+
+async def test_a_bare_session_of_aiohttp_is_no_transport() -> None:
+    async with aiohttp.ClientSession() as session:
+        wrong: Any = session
+        with pytest.raises(InputError) as caught:
+            BrazeClient("key", "US-01", transport=wrong)
+    assert (
+        str(caught.value) == "transport must be AiohttpTransport(session), not the session itself"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (AiohttpTransport, "AiohttpTransport is a class, give an object of it"),
+        (httpx.AsyncClient, "AsyncClient is a class, give an object of it"),
+        (Sending(), "Sending lacks stream, aclose"),
+        ("http://user:hush@proxy", "str lacks send, stream, aclose"),
+        (0, "int lacks send, stream, aclose"),
+    ],
+)
+def test_what_has_not_the_methods_is_no_transport(wrong: Any, told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        BrazeClient("key", "US-01", transport=wrong)
+    assert str(caught.value) == f"transport must have the methods of Transport: {told}"
+
+
+WRONG = [
+    (3, "int"),
+    ("http://user:hush@proxy", "str"),
+    (aiohttp.ClientSession, "the class ClientSession"),
+    (httpx.AsyncClient, "the class AsyncClient"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "told"), WRONG)
+def test_what_no_transport_can_send_with(wrong: Any, told: str) -> None:
+    with pytest.raises(InputError, match=f"session must be .* or None, not {told}$"):
+        AiohttpTransport(wrong)
+    with pytest.raises(InputError, match=f"client must be .* or None, not {told}$"):
+        HttpxTransport(wrong)
+
+
+async def test_the_transports_do_not_take_what_the_other_takes() -> None:
+    make: Any = httpx.AsyncClient
+    async with make(verify=False) as client:
+        with pytest.raises(InputError, match=r"ClientSession\(\.\.\.\) or None, not AsyncClient$"):
+            AiohttpTransport(client)
+    async with aiohttp.ClientSession() as session:
+        wrong: Any = session
+        with pytest.raises(InputError, match=r"AsyncClient\(\.\.\.\) or None, not ClientSession$"):
+            HttpxTransport(wrong)
+
+
+def test_a_client_of_httpx_that_blocks_is_refused() -> None:
+    make: Any = httpx.Client
+    with make(verify=False) as client, pytest.raises(InputError, match=r"not Client$"):
+        HttpxTransport(client)

@@ -270,5 +270,6 @@ async def jobs(braze: BrazeClient, stop: asyncio.Event) -> None:
         progress_every=5,
         stop=stop,
     )
+    await export_ids(braze, "ids.txt", "users.ndjson", on_progress=print)
     table = Table(destination="duckdb:profiles.duckdb", dataset="braze", name="p", mode="merge")
     await export_ids(braze, Input(path="ids.ndjson", format="ndjson"), table, retry_failed=True)

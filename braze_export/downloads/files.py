@@ -86,17 +86,6 @@ class _Reader:
                 self._file.close()
 
 
-def as_path(path: str | Path) -> Path:
-    """Return a path.
-
-    Raises:
-        InputError: it is none.
-    """
-    if not isinstance(path, str | Path):
-        raise InputError(f"path must be a str or a Path, not of type {type(path).__name__}")
-    return Path(path)
-
-
 def check_target(path: Path) -> None:
     """Return if a file can be written there. Blocks.
 

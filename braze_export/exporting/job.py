@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 from braze_export.codec import decoder_for
 from braze_export.downloads.buckets import Bucket, ObjectStore
 from braze_export.downloads.fetching import Source
-from braze_export.downloads.files import as_path, check_target, save
+from braze_export.downloads.files import check_target, save
 from braze_export.downloads.links import Link, NotReady
 from braze_export.downloads.reading import Reading
 from braze_export.endpoints import Endpoint
@@ -24,7 +24,8 @@ from braze_export.exporting.context import ExportContext
 from braze_export.exporting.waiting import Callback, ExportState, states
 from braze_export.models.profile import UserProfile
 from braze_export.models.results import BadRecord, DownloadStats
-from braze_export.validators import check_on_error, check_timeout
+from braze_export.tasks import tell
+from braze_export.validators import as_path, check_hook, check_on_error, check_timeout
 
 T = TypeVar("T", default=UserProfile)
 
@@ -72,18 +73,18 @@ class ExportJob:
             timeout: seconds. Without, until the link's life is over (four hours).
             store: the workspace's own storage, for a job without a link. See
                 ``braze_export.storage.read_export`` for when an export counts as whole there.
-            on_progress: is called with the state at each look.
+            on_progress: a function, plain or async, that is called with the state at each look.
 
         Raises:
             ExportNotReadyError: the timeout is over. The export goes on; wait again.
             ExportExpiredError: the link has run out, or nothing came of the export.
-            InputError: a job without a link and without a store.
+            InputError: a job without a link and without a store, or a wrong argument.
             TransportError, APIError: the storage does not answer, or refuses.
         """
+        check_hook(on_progress)
         async with aclosing(self.states(timeout=timeout, store=store)) as found:
             async for state in found:
-                if on_progress is not None:
-                    on_progress(state)
+                await tell(on_progress, state)
 
     async def states(
         self,

@@ -1,13 +1,29 @@
 """Stopping in good order: nothing more is sent, what was sent is waited for."""
 
 import asyncio
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from braze_export.endpoints import Pool
+from braze_export.errors import InputError
 from braze_export.limiting.limits import Lane, Limiter, Limits, Permit, PoolSnapshot
+from braze_export.validators import check_methods
 
 T = TypeVar("T")
+
+
+def check_stop(stop: asyncio.Event | None) -> None:
+    """Accept what a job can be stopped with, or ``None``.
+
+    Raises:
+        InputError: it is something else, such as an event for threads, which would hold the loop.
+    """
+    if stop is None:
+        return
+    check_methods(stop, "asyncio.Event", "stop", ("is_set", "wait"))
+    if not inspect.iscoroutinefunction(stop.wait):
+        raise InputError("stop must be asyncio.Event(), whose wait is async; that of this is not")
 
 
 async def to_its_end(work: Callable[[], T], give_up: Callable[[], object] = bool) -> T:

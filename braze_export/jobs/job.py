@@ -14,7 +14,7 @@ from braze_export.errors import BrazeError, JobChangedError, JobError
 from braze_export.jobs.beginning import find
 from braze_export.jobs.exporting import Exporting
 from braze_export.jobs.finishing import Finisher
-from braze_export.jobs.halting import Halted, to_its_end
+from braze_export.jobs.halting import Halted, check_stop, to_its_end
 from braze_export.jobs.journal import Journal, Record
 from braze_export.jobs.order import Order, order
 from braze_export.jobs.recorder import FAILED, UNKNOWN
@@ -22,7 +22,8 @@ from braze_export.jobs.spooling import drop
 from braze_export.jobs.staging import told
 from braze_export.jobs.values import CustomAttributes, Input, JobReport, Table
 from braze_export.jobs.watching import Hook, Watch, ended
-from braze_export.tasks import surely
+from braze_export.tasks import surely, tell
+from braze_export.validators import check_class, check_hook, check_interval
 
 
 async def export_ids(
@@ -71,7 +72,8 @@ async def export_ids(
         patience: seconds without any answer after which the job ends, to be gone on with later.
         fresh: start over, whatever there is of the job.
         retry_failed: ask once more for what failed in the finished job, and add what comes.
-        on_progress: awaited now and then. What it raises ends the job in good order.
+        on_progress: a function, plain or async, that is told now and then. What it raises ends the
+            job in good order. A plain one must return at once.
         progress_every: seconds between two calls of it.
         stop: once set, nothing more is sent, and what was sent is waited for and recorded.
 
@@ -86,6 +88,10 @@ async def export_ids(
         AuthenticationError, PermissionDeniedError: the key was refused.
         TransportError, APIError: nothing came through, from the beginning or for ``patience``.
     """
+    check_class(client, BrazeClient, "client")
+    check_hook(on_progress)
+    check_interval(progress_every, "progress_every")
+    check_stop(stop)
     made = await asyncio.to_thread(
         order,
         source,
@@ -145,8 +151,7 @@ class Job:
         finally:
             stopping.cancel()
             await ended(show)
-        if hook is not None:
-            await hook(self.watch.reading())
+        await tell(hook, self.watch.reading())
         return report
 
     async def _stop(self) -> None:

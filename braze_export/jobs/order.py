@@ -1,5 +1,6 @@
 """What a job is to do, checked before anything is read, written or sent."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ from braze_export.jobs.reading.inputs import open_input
 from braze_export.jobs.spooling import is_fleeting
 from braze_export.jobs.tables.schema import arrow
 from braze_export.jobs.values import CustomAttributes, Input, Table
-from braze_export.validators import whole_above_zero, zero_or_more
+from braze_export.validators import called, whole_above_zero, zero_or_more
 
 _PARQUET: Final = ".parquet"
 _CUSTOM_ATTRIBUTES: Final = ("json", "map")
@@ -93,7 +94,7 @@ def order(
         raise InputError("fresh starts over, retry_failed goes on: choose one of them")
     kinds = parse_kind(kind)
     found = places(output, unknown, failed)
-    given = source if isinstance(source, Input) else Input(path=Path(source))
+    given = _input(source)
     _check_input(given, kinds, found)
     parquet = isinstance(output, Table) or found.output.suffix.lower() == _PARQUET  # type: ignore[union-attr]
     shape = Shape(
@@ -116,6 +117,17 @@ def order(
         fresh=fresh,
         retry_failed=retry_failed,
     )
+
+
+def _input(source: str | Path | Input) -> Input:
+    if isinstance(source, Input):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(
+            f"source must be a path or Input(...), not {called(source)}: a job reads its "
+            "identifiers from a file, braze.users.export_ids takes lists"
+        )
+    return Input(path=source)
 
 
 def _check_input(source: Input, kind: Kind, found: Places) -> None:

@@ -9,12 +9,13 @@ from attrs import field, frozen
 
 from braze_export.errors import InputError
 from braze_export.jobs.values import Table
+from braze_export.validators import as_path, called
 
 _ENDINGS: Final = (".gz", ".zst")
 
 
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given).absolute()
+def _path(given: str | Path | None, name: str) -> Path | None:
+    return None if given is None else as_path(given, name).absolute()
 
 
 @frozen(kw_only=True)
@@ -93,8 +94,8 @@ def places(
     stem = beside.name if isinstance(output, Table) else _stem(beside)
     made = Places(
         output=output if isinstance(output, Table) else beside,
-        unknown=_path(unknown) or beside.with_name(f"{stem}.unknown.txt"),
-        failed=_path(failed) or beside.with_name(f"{stem}.failed.ndjson"),
+        unknown=_path(unknown, "unknown") or beside.with_name(f"{stem}.unknown.txt"),
+        failed=_path(failed, "failed") or beside.with_name(f"{stem}.failed.ndjson"),
         folder=beside.with_name(f"{beside.name}.job"),
     )
     _check(made)
@@ -104,6 +105,8 @@ def places(
 def _beside(output: str | Path | Table) -> Path:
     if isinstance(output, str | Path):
         return Path(output).absolute()
+    if not isinstance(output, Table):
+        raise InputError(f"output must be a path or Table(...), not {called(output)}")
     kind, _, place = output.destination.partition(":")
     if kind == "duckdb" and place:
         database = Path(place)

@@ -9,6 +9,7 @@ from attrs import Attribute, Factory, field, frozen
 
 from braze_export.errors import InputError
 from braze_export.limiting.limits import PoolSnapshot
+from braze_export.validators import as_path
 
 InputFormat: TypeAlias = Literal["lines", "csv", "ndjson", "parquet"]
 CustomAttributes: TypeAlias = Literal["json", "map"]
@@ -51,7 +52,7 @@ class Input:
         delimiter: between the columns of a CSV file: a comma if not given; in ``.tsv`` a tab.
     """
 
-    path: Path = field(converter=Path)
+    path: Path = field(converter=as_path)
     format: InputFormat | None = None
     column: str | None = field(default=None, validator=_name)
     encoding: str = "utf-8"

@@ -1,7 +1,7 @@
 """How far a job is: readings for whoever wants to know, and what the report tells."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from attrs import Factory, define, evolve, field
@@ -13,8 +13,10 @@ from braze_export.jobs.report.course import Course
 from braze_export.jobs.values import JobProgress, Moment, Phase
 from braze_export.limiting.limits import PoolSnapshot
 from braze_export.models.results import ExportStats
+from braze_export.tasks import tell
 
-Hook: TypeAlias = Callable[[JobProgress], Awaitable[object]]
+Hook: TypeAlias = Callable[[JobProgress], object]
+"""Is told how far a job is. A plain function, or an async one, which is awaited."""
 
 _TICK: Final = 0.25  # seconds between points of the course
 
@@ -142,7 +144,7 @@ class Watch:
             self.note()
             if hook is not None and self.elapsed - told >= every:
                 told = self.elapsed
-                await hook(self.reading())
+                await tell(hook, self.reading())
             await asyncio.sleep(min(_TICK, every))
 
 

@@ -17,6 +17,7 @@ from braze_export.errors import (
     TransportError,
 )
 from braze_export.tasks import ONE_LOOP
+from braze_export.validators import called
 from braze_export.wire import (
     BROKEN,
     UNREACHABLE,
@@ -29,6 +30,7 @@ from braze_export.wire import (
     without_frames,
 )
 
+_NEEDED = ("auto_decompress", "headers", "closed")  # of a session
 _BUFFER = 256 * 1024  # bytes of a download that wait to be taken
 _FAILURES = (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)
 
@@ -43,6 +45,12 @@ class AiohttpTransport:
     """
 
     def __init__(self, session: aiohttp.ClientSession | None = None) -> None:
+        if session is not None and (
+            isinstance(session, type) or not all(hasattr(session, name) for name in _NEEDED)
+        ):
+            raise InputError(
+                f"the aiohttp session must be ClientSession(...) or None, not {called(session)}"
+            )
         if session is not None and not session.auto_decompress:
             raise InputError("the aiohttp session must not have auto_decompress=False")
         if getattr(session, "auth", None) is not None:  # gone in aiohttp 4

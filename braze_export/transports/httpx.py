@@ -23,6 +23,7 @@ from braze_export.errors import (
     TransportError,
 )
 from braze_export.tasks import ONE_LOOP
+from braze_export.validators import check_class
 from braze_export.wire import (
     BROKEN,
     UNREACHABLE,
@@ -68,6 +69,7 @@ class HttpxTransport:
     """
 
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
+        check_class(client, httpx.AsyncClient, "the httpx client", optional=True)
         if client is not None and client.auth is not None:
             raise InputError("the httpx client must not have auth=: it would replace the key")
         if client is not None and "Authorization" in client.headers:

@@ -239,6 +239,31 @@ async def test_progress_is_told(connect: Connect, preparing: Sandbox, clock: Clo
     assert [state.phase for state in seen] == ["preparing", "preparing", "ready"]
 
 
+async def test_progress_is_told_to_an_async_function(
+    connect: Connect, preparing: Sandbox, clock: Clock
+) -> None:
+    job = await start(connect(preparing, exports=EAGER), preparing)
+    phases: list[str] = []
+
+    async def progress(state: ExportState) -> None:
+        await asyncio.sleep(0)
+        phases.append(state.phase)
+        clock.now += 1800
+
+    await job.wait(on_progress=progress)
+    assert phases == ["preparing", "preparing", "ready"]
+
+
+async def test_who_cannot_be_told_is_refused_before_the_first_look(
+    connect: Connect, preparing: Sandbox
+) -> None:
+    job = await start(connect(preparing, exports=EAGER), preparing)
+    wrong: Any = 5
+    with pytest.raises(InputError, match="on_progress must be a function, plain or async, not int"):
+        await job.wait(on_progress=wrong)
+    assert looks(preparing) == 0
+
+
 async def test_an_error_of_whoever_is_told_ends_the_waiting(
     connect: Connect, preparing: Sandbox
 ) -> None:

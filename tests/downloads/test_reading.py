@@ -301,6 +301,20 @@ async def test_an_archive_in_a_file(tmp_path: Path) -> None:
         _ = [one async for one in read_archive(tmp_path / "none.zip")]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"path": None}, "path must be a str or a Path, not of type NoneType"),
+        ({"path": [b"x"]}, "path must be a str or a Path, not of type list"),
+        ({"path": "a.zip", "limits": 5}, r"limits must be ArchiveLimits\(\.\.\.\), not int"),
+        ({"path": "a.zip", "stats": 5}, r"stats must be DownloadStats\(\.\.\.\), not int"),
+    ],
+)
+def test_what_is_no_archive_in_a_file_is_refused_at_once(arguments: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        read_archive(**arguments)
+
+
 # --- turns
 
 

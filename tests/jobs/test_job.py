@@ -497,6 +497,25 @@ def test_a_hook_is_told_how_far_it_is(world: World) -> None:
     assert [progress.done for progress in told] == sorted(progress.done for progress in told)
 
 
+def test_a_hook_may_be_a_plain_function(world: World) -> None:
+    told: list[JobProgress] = []
+    world.give(*KNOWN)
+    world.export(on_progress=told.append, progress_every=float("inf"))  # at the end, and not before
+    assert [(progress.phase, progress.done) for progress in told] == [("done", 250)]
+
+
+def test_a_plain_hook_that_raises_ends_the_job_in_good_order(world: World) -> None:
+    def hook(_: JobProgress) -> None:
+        raise ZeroDivisionError("mine")
+
+    world.give(*KNOWN)
+    world.sandbox.latency = 0.01
+    with pytest.raises(ZeroDivisionError):
+        world.export(on_progress=hook, progress_every=0.001, concurrency=1)
+    world.sandbox.latency = 0
+    assert world.export().complete
+
+
 @pytest.mark.parametrize("at", [0, 2])
 def test_a_hook_that_raises_ends_the_job_in_good_order(world: World, at: int) -> None:
     calls = iter(range(1_000_000))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from braze_export import InputError, Limits
+from braze_export import BrazeClient, InputError, Limits
 from braze_export.endpoints import Pool
 from braze_export.errors import JobStorageError
 from braze_export.identifiers import BrazeId, DeviceId, EmailAddress, PhoneNumber, UserAlias
-from braze_export.jobs import Table, spooling
+from braze_export.jobs import Input, Table, export_ids, spooling
 from braze_export.jobs.halting import Halted, Halting, to_its_end
 from braze_export.jobs.kinds import as_text, parse_kind
 from braze_export.jobs.pace import Pace
@@ -139,6 +139,51 @@ def test_orders_that_cannot_work(world: World, options: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         world.export(**options)
     assert not world.job_folder.exists()
+
+
+_LISTS = "a job reads its identifiers from a file, braze.users.export_ids takes lists"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"source": ["u1"]}, rf"source must be a path or Input\(\.\.\.\), not list: {_LISTS}"),
+        ({"source": None}, "not NoneType"),
+        ({"source": Input}, "not the class Input"),
+        ({"output": 5}, r"output must be a path or Table\(\.\.\.\), not int"),
+        ({"output": Table}, "not the class Table"),
+        ({"unknown": 5}, "unknown must be a str or a Path"),
+        ({"failed": []}, "failed must be a str or a Path"),
+        ({"stop": 5}, r"stop must have the methods of asyncio\.Event: int lacks is_set, wait"),
+        ({"stop": False}, "bool lacks"),
+        ({"stop": asyncio.Event}, "Event is a class"),
+        ({"stop": threading.Event()}, "whose wait is async"),
+        ({"progress_every": 0}, "progress_every must be a number of seconds above zero, not 0"),
+        ({"progress_every": -1.5}, "progress_every"),
+        ({"progress_every": float("nan")}, "progress_every"),
+        ({"progress_every": "1"}, "progress_every"),
+        ({"progress_every": None}, "progress_every"),
+        ({"on_progress": 5}, "on_progress must be a function, plain or async, not int"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(world: World, options: Any, said: str) -> None:
+    world.give("u1")
+    with pytest.raises(InputError, match=said):
+        world.export(**options)
+    assert not world.job_folder.exists()
+    assert not world.wire.sent
+
+
+@pytest.mark.parametrize("wrong", [None, "key", BrazeClient])
+async def test_a_job_needs_a_client(wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"client must be BrazeClient\(\.\.\.\), not "):
+        await export_ids(wrong, "nowhere.txt", "nothing.ndjson")
+
+
+def test_an_input_is_a_file() -> None:
+    wrong: Any = ["u1"]
+    with pytest.raises(InputError, match="path must be a str or a Path, not of type list"):
+        Input(path=wrong)
 
 
 def test_the_input_is_not_overwritten(world: World) -> None:
