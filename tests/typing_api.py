@@ -245,6 +245,8 @@ async def jobs(braze: BrazeClient, stop: asyncio.Event) -> None:
         assert_type(progress.total, int | None)
         assert_type(progress.seconds_left, float | None)
         assert_type(progress.pool, PoolSnapshot | None)
+        assert_type((progress.silent, progress.trouble), tuple[float, str])
+        assert_type(progress.patience_left, float | None)
 
     report = await export_ids(braze, "ids.txt", "users.ndjson")
     assert_type(report, JobReport)

@@ -17,13 +17,17 @@ from rich.text import Text
 
 from braze_export.cli.job_report import JsonLines, progress_object, tell
 from braze_export.cli.job_words import (
+    giving_up,
     going_on,
     ids,
+    is_silent,
     limit,
     next_window,
     plain,
     seconds_left,
     share,
+    silence,
+    silence_and_why,
     writing,
 )
 from braze_export.cli.progress import duration
@@ -212,7 +216,7 @@ def _fitted(parts: Sequence[_Part], room: int) -> Text:
 def _drawn(progress: JobProgress, target: str, width: int) -> RenderableType:
     return Group(
         _bar(progress, target, width),
-        _fitted(_pace(progress), width),
+        _fitted(_pace(progress, width), width),
         _fitted(_standing(progress, width), width),
         _fitted(_outcome(progress), width),
     )
@@ -240,14 +244,23 @@ def _beside_bar(progress: JobProgress, target: str) -> str:
     part = share(progress)
     if part is None:
         return "counting the identifiers"
+    return f"{math.floor(100 * part):3} %  {_when(progress)}"
+
+
+def _when(progress: JobProgress) -> str:
+    if is_silent(progress) and giving_up(progress):
+        return giving_up(progress)
     left = seconds_left(progress)
-    when = duration(progress.elapsed) if left is None else f"{duration(left)} left"
-    return f"{math.floor(100 * part):3} %  {when}"
+    return duration(progress.elapsed) if left is None else f"{duration(left)} left"
 
 
-def _pace(progress: JobProgress) -> list[_Part]:
-    parts = [_Part(ids(progress), 0)]
-    if progress.phase == "exporting":
+def _pace(progress: JobProgress, width: int) -> list[_Part]:
+    silent = is_silent(progress)
+    parts = [_Part(ids(progress), 1 if silent else 0)]
+    if silent:
+        why = silence_and_why(progress)
+        parts.append(_Part(why if len(why) <= width else silence(progress), 0, "bold red"))
+    elif progress.phase == "exporting":
         parts.append(_Part(f"{progress.rate:,.0f}/s", 1))
     if progress.already:
         parts.append(_Part(going_on(progress), 2))

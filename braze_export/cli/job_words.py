@@ -1,11 +1,14 @@
 """How far a bulk job is, in words: what the views of a job share."""
 
 import math
+from typing import Final
 
 from braze_export.cli.progress import duration
 from braze_export.cli.screen import count
 from braze_export.jobs.values import JobProgress
 from braze_export.limiting.limits import PoolSnapshot
+
+_WORTH_A_WORD: Final = 5.0  # seconds of silence
 
 
 def share(progress: JobProgress) -> float | None:
@@ -44,11 +47,36 @@ def next_window(progress: JobProgress) -> float | None:
     return None if over or progress.pool is None else progress.pool.next_window
 
 
+def is_silent(progress: JobProgress) -> bool:
+    """Say whether nothing comes through, for longer than a moment."""
+    return progress.phase == "exporting" and progress.silent > _WORTH_A_WORD
+
+
+def silence(progress: JobProgress) -> str:
+    """Say for how long nothing comes through."""
+    return f"nothing comes through for {duration(progress.silent)}"
+
+
+def silence_and_why(progress: JobProgress) -> str:
+    """Say for how long nothing comes through, and why."""
+    return silence(progress) + (f" ({progress.trouble})" if progress.trouble else "")
+
+
+def giving_up(progress: JobProgress) -> str:
+    """Say when the job ends if nothing comes; blank where it cannot be told."""
+    left = progress.patience_left
+    if left is None or not math.isfinite(left):
+        return ""
+    return f"giving up in {duration(left)}" if round(left) else "giving up soon"
+
+
 def seconds_left(progress: JobProgress) -> float | None:
     """Return the seconds to go; ``None`` where they cannot be told."""
     left, window = progress.seconds_left, next_window(progress)
     if left is None or not math.isfinite(left) or progress.phase == "done":
         return None
+    if is_silent(progress):
+        return None  # it would say how long ago something came
     # While everything waits the rate still says what it was before.
     return left if window is None else max(left, window)
 
@@ -61,7 +89,7 @@ def plain(progress: JobProgress, target: str) -> list[str]:
     over = progress.phase == "done"  # then nothing is told of what comes next
     if progress.total is not None or progress.done:
         parts.append(ids(progress))
-        parts += [] if over else [f"{progress.rate:,.0f}/s"]
+        parts += [] if over else _pace(progress)
     again = f" ({progress.retries:,} again)" if progress.retries else ""
     if progress.requests:
         parts.append(f"{count(progress.requests, 'request')}{again}")
@@ -73,3 +101,9 @@ def plain(progress: JobProgress, target: str) -> list[str]:
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
     return parts + ([] if left is None else [f"{duration(left)} left"])
+
+
+def _pace(progress: JobProgress) -> list[str]:
+    if is_silent(progress):
+        return [part for part in (silence_and_why(progress), giving_up(progress)) if part]
+    return [f"{progress.rate:,.0f}/s"]

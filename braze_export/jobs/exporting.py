@@ -116,13 +116,15 @@ class Exporting:
         narrower = self.client.users.lookup(
             order.shape.fields, self.watch.stats, through=lambda _: gate
         )
+        # What is tried again was refused alone, among others that were not.
+        judge = Judge(order.patience, accepted=record.round + record.profiles + record.unknown > 0)
+        self.watch.judge = judge
         pieces = slices(reader.blocks(), order.kind, repeated.filter())
         run = Run(
             Source(pieces, record.watermark, frozenset(record.beyond)),
             Settler(narrower.outcome),
             recorder,
-            # What is tried again was refused alone, among others that were not.
-            Judge(order.patience, accepted=record.round + record.profiles + record.unknown > 0),
+            judge,
             gate,
             order.concurrency,
         )

@@ -117,6 +117,13 @@ class JobProgress:
         seconds_left: to go at this rate; ``None`` where it cannot be told.
         written: the share, 0 to 1, that is written in the phase ``writing``.
         pool: how the rate limit stands; ``None`` before the first request.
+        silent: seconds since a request failed, with all its retries, after which nothing came;
+            0 while things come. A window that is used up is no silence: until it is over nobody
+            knows of more than had failed before, and this stands still.
+        trouble: why the latest that failed did, such as ``ServerError 503``, without personal
+            data; empty while things come.
+        patience_left: seconds after which the next failure ends the job if nothing comes until
+            then; ``None`` while things come.
     """
 
     phase: Phase
@@ -135,6 +142,9 @@ class JobProgress:
     seconds_left: float | None = None
     written: float = 0.0
     pool: PoolSnapshot | None = None
+    silent: float = 0.0
+    trouble: str = ""
+    patience_left: float | None = None
 
 
 @frozen(kw_only=True)

@@ -22,7 +22,7 @@ from braze_export.errors import (
     PayloadTooLargeError,
     PermissionDeniedError,
 )
-from braze_export.jobs.recorder import Settled
+from braze_export.jobs.recorder import Settled, reason
 
 Verdict: TypeAlias = Literal["record", "again", "aside"]
 
@@ -52,6 +52,7 @@ class Judge:
     aside: list[Settled] = Factory(list)
     _answered: int = field(default=0, init=False)  # requests in this run, roughly
     _failing_since: float | None = field(default=None, init=False)
+    _failed_last: tuple[float, str] = field(default=(-inf, ""), init=False)  # when, and why
     _through: float = field(default=-inf, init=False)  # when the latest was asked that came through
     _begun: dict[int, tuple[float, float]] = field(factory=dict, init=False)  # and what was through
     _first_failures: dict[int, float] = field(factory=dict, init=False)
@@ -124,6 +125,29 @@ class Judge:
         """Whether nothing came through of late."""
         return self._failing_since is not None
 
+    @property
+    def trouble(self) -> str:
+        """Why the latest slice failed, without personal data; empty unless nothing comes."""
+        return self._failed_last[1] if self.failing else ""
+
+    def silence(self, now: float, *, waiting: bool) -> float:
+        """Return the seconds during which nothing came through; 0 while something does.
+
+        Args:
+            now: seconds on the clock of the verdicts.
+            waiting: whether all that can be done is to wait for the rate limit. Then nobody
+                knows of more than what failed before.
+        """
+        if self._failing_since is None:
+            return 0.0
+        return (self._failed_last[0] if waiting else now) - self._failing_since
+
+    def patience_left(self, now: float) -> float | None:
+        """Return the seconds after which a failure ends the job; ``None`` while something comes."""
+        if self._failing_since is None:
+            return None
+        return max(0.0, self.patience - (now - self._failing_since))
+
     def came_through(self, asked_at: float) -> None:
         """Note that Braze has answered somebody who was asked for at that time."""
         self._answered += 1
@@ -149,6 +173,7 @@ class Judge:
             return "record"
         self._first_failures.setdefault(number, now)
         self._failing_since = now if self._failing_since is None else self._failing_since
+        self._failed_last = (now, reason(error))
         if now - self._failing_since > self.patience:
             raise error
         return "again"

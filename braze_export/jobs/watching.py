@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from attrs import Factory, define, evolve, field
 
@@ -21,6 +21,23 @@ Hook: TypeAlias = Callable[[JobProgress], object]
 _TICK: Final = 0.25  # seconds between points of the course
 
 
+class Patient(Protocol):
+    """Knows whether anything comes through, on the same clock, and how long that is borne."""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing comes through; empty while something does."""
+        ...
+
+    def silence(self, now: float, *, waiting: bool) -> float:
+        """Return for how many seconds nothing came, not counting a wait for the limit."""
+        ...
+
+    def patience_left(self, now: float) -> float | None:
+        """Return the seconds after which a failure ends the job."""
+        ...
+
+
 @define
 class Watch:
     """Takes readings of a job.
@@ -36,6 +53,7 @@ class Watch:
         already: of it, identifiers that earlier runs have written.
         written: the share of the output that is made, 0 to 1.
         course: of this run.
+        judge: knows whether anything comes through, once something is asked for.
     """
 
     snapshot: Callable[[], Mapping[Pool, PoolSnapshot]]
@@ -48,6 +66,7 @@ class Watch:
     already: int = 0
     written: float = 0.0
     course: Course = Factory(Course)
+    judge: Patient | None = None
     _pace: Pace = field(factory=Pace, init=False)
     _began: float = field(init=False)
     _sent_before: dict[Pool, int] = field(factory=dict, init=False)
@@ -128,7 +147,19 @@ class Watch:
             written=self.written,
             pool=pool,
         )
-        return evolve(reading, seconds_left=self._left(reading))
+        return self._with_trouble(evolve(reading, seconds_left=self._left(reading)))
+
+    def _with_trouble(self, reading: JobProgress) -> JobProgress:
+        judge, now = self.judge, self.clock()
+        if judge is None or reading.phase != "exporting":
+            return reading
+        waiting = reading.pool is not None and reading.pool.next_window is not None
+        return evolve(
+            reading,
+            silent=judge.silence(now, waiting=waiting),
+            trouble=judge.trouble,
+            patience_left=judge.patience_left(now),
+        )
 
     def _left(self, reading: JobProgress) -> float | None:
         left, pool = self._pace.left(reading), reading.pool

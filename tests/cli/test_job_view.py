@@ -67,6 +67,20 @@ STATES = {
         rate_limited=99_999_999,
         pool=SPENT,
     ),
+    "silent": progress(silent=40.0, trouble="ServerError 503", patience_left=860.0, already=7),
+    "silent for long": progress(
+        done=99_999_999,
+        total=100_000_000,
+        already=99_000_000,
+        silent=400_000.0,
+        trouble="RequestTimeoutError",
+        patience_left=1_000_000.0,
+        retries=99_999_999,
+        pool=SPENT,
+    ),
+    "silent to the end": progress(silent=900.0, trouble="ConnectError", patience_left=0.0),
+    "silent without end": progress(silent=40.0, trouble="A", patience_left=float("inf")),
+    "silent for a moment": progress(silent=5.0, trouble="ServerError 503", patience_left=895.0),
     "writing": progress(phase="writing", written=0.459, seconds_left=None),
     "done": progress(phase="done", done=1_000_000, seconds_left=0.0, pool=SPENT),
     "nothing to do": progress(phase="done", done=0, total=0, rate=0.0),
@@ -101,6 +115,23 @@ def test_the_live_view_is_four_lines_that_fit(state: JobProgress, width: int) ->
         ("waiting", 40, ["", "", "limit 0/2,500 · next window in 12 s", "0 failed"]),
         ("waiting", 80, ["", "", "", "12 repeated"]),
         ("much", 40, ["99 %  111:06:40 left", "99,999,999/100,000,000 ids", "", "99,999,999 f"]),
+        (
+            "silent",
+            80,
+            [
+                "12 %  giving up in 14:20",
+                "120,000/1,000,000 ids · nothing comes through for 40 s (ServerError 503)",
+                "2,400 requests",
+            ],
+        ),
+        ("silent", 120, ["", "for 40 s (ServerError 503) · going on after 7"]),
+        ("silent", 60, ["giving up in 14:20", "nothing comes through for 40 s (ServerError 503)"]),
+        ("silent", 40, ["giving up in 14:20", "nothing comes through for 40 s"]),
+        ("silent for long", 40, ["giving up in 277:46:40", "nothing comes through for 111:06:40"]),
+        ("silent for long", 80, ["", "111:06:40 (RequestTimeoutError)", "next window in 12 s"]),
+        ("silent to the end", 80, ["12 %  giving up soon", "for 15:00 (ConnectError)"]),
+        ("silent without end", 80, ["12 %  12 s", "for 40 s (A)"]),
+        ("silent for a moment", 80, ["12 %  1:28 left", "120,000/1,000,000 ids · 10,000/s"]),
         ("writing", 80, ["writing the Parquet file 45 %", "120,000/1,000,000 ids"]),
         ("done", 80, ["100 %  12 s", "1,000,000/1,000,000 ids"]),
         ("nothing to do", 80, ["100 %  12 s", "0/0 ids"]),
@@ -109,6 +140,14 @@ def test_the_live_view_is_four_lines_that_fit(state: JobProgress, width: int) ->
 def test_what_the_lines_say(state: str, width: int, told: list[str]) -> None:
     for line, text in zip(drawn(STATES[state], width), told, strict=False):
         assert text in line
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+@pytest.mark.parametrize("state", ["silent", "silent for long", "silent to the end"])
+def test_in_silence_there_is_neither_rate_nor_time_left(state: str, width: int) -> None:
+    text = "\n".join(drawn(STATES[state], width))
+    assert "/s" not in text
+    assert "left" not in text
 
 
 def test_a_narrow_terminal_is_told_what_matters_most() -> None:
@@ -202,6 +241,42 @@ def plain(*states: JobProgress, capsys: Printed, **options: Any) -> list[str]:
                 "[ 12.0 s] 120,000/1,000,000 ids, 10,000/s, 2,400 requests (1 again), "
                 "limit 0/2,500, next window in 12 s, 12 s left"
             ),
+        ),
+        (
+            progress(
+                silent=40.0,
+                trouble="ServerError 503",
+                patience_left=860.0,
+                pool=pool(remaining=2042),
+                retries=132,
+            ),
+            (
+                "[ 12.0 s] 120,000/1,000,000 ids, nothing comes through for 40 s "
+                "(ServerError 503), giving up in 14:20, 2,400 requests (132 again), "
+                "limit 2,042/2,500"
+            ),
+        ),
+        (
+            progress(silent=5.1, patience_left=0.2, pool=SPENT),
+            (
+                "[ 12.0 s] 120,000/1,000,000 ids, nothing comes through for 5 s, giving up soon, "
+                "2,400 requests, limit 0/2,500, next window in 12 s"
+            ),
+        ),
+        (
+            progress(silent=6.0, trouble="ConnectError", patience_left=float("inf")),
+            (
+                "[ 12.0 s] 120,000/1,000,000 ids, nothing comes through for 6 s (ConnectError), "
+                "2,400 requests"
+            ),
+        ),
+        (
+            STATES["silent for a moment"],
+            "[ 12.0 s] 120,000/1,000,000 ids, 10,000/s, 2,400 requests, 1:28 left",
+        ),
+        (
+            progress(phase="writing", written=0.5, silent=40.0, trouble="ServerError 503"),
+            "[ 12.0 s] writing the Parquet file 50 %",
         ),
         (STATES["counting"], "[ 12.0 s] counting the identifiers"),
         (
@@ -322,8 +397,17 @@ def test_json_for_machines(capsys: Printed) -> None:
                 "refused": 0,
                 "seconds_waited": 0.0,
             },
+            "silent": 0.0,
+            "trouble": "",
+            "patience_left": None,
         }
     ]
+
+
+def test_silence_in_json(capsys: Printed) -> None:
+    (line,) = as_json(STATES["silent"], capsys=capsys)
+    told = (line["silent"], line["trouble"], line["patience_left"])
+    assert told == (40.0, "ServerError 503", 860.0)
 
 
 def test_json_has_no_number_that_is_none(capsys: Printed) -> None:

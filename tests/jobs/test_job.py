@@ -27,6 +27,7 @@ from braze_export.jobs.journal import Journal
 from braze_export.jobs.places import Places
 from braze_export.jobs.staging import Piece, Staged
 from braze_export.jobs.watching import ended
+from braze_export.wire import Response
 from tests.jobs.conftest import World, failing
 
 KNOWN = [f"u{n}" for n in range(1, 251)]
@@ -514,6 +515,44 @@ def test_a_plain_hook_that_raises_ends_the_job_in_good_order(world: World) -> No
         world.export(on_progress=hook, progress_every=0.001, concurrency=1)
     world.sandbox.latency = 0
     assert world.export().complete
+
+
+def test_a_hook_is_told_that_nothing_comes_through(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[JobProgress] = []
+    loop, outage = world.runner.get_loop(), range(3, 60)
+    real, ahead = loop.time, count(1)
+    skipped = 0.0
+
+    def spoil(_: list[str]) -> Response | None:
+        nonlocal skipped
+        if len(world.wire.sent) not in outage:
+            return None
+        skipped = next(ahead) * 10.0  # each request takes so many seconds
+        return failing(503)
+
+    async def hook(progress: JobProgress) -> None:
+        told.append(progress)
+
+    monkeypatch.setattr(loop, "time", lambda: real() + skipped)
+    world.give(*KNOWN)
+    world.wire.spoil = spoil
+    report = world.export(on_progress=hook, progress_every=0.0001, concurrency=1)
+    assert report.complete
+    silent = [progress for progress in told if progress.silent]
+    assert {progress.trouble for progress in silent} == {"ServerError 503"}
+    lasting = [progress.silent for progress in silent]
+    assert lasting == sorted(lasting)
+    assert 400 < lasting[-1] < 600
+    borne = [progress.silent + (progress.patience_left or 0.0) for progress in silent]
+    assert borne == pytest.approx([900.0] * len(silent), abs=0.5)
+    # Before it and after it all is well.
+    well = [progress for progress in told if not progress.trouble]
+    assert {(progress.silent, progress.patience_left) for progress in well} == {(0.0, None)}
+    assert told[0] in well
+    assert told[-1] in well
+    assert told[-1].phase == "done"
 
 
 @pytest.mark.parametrize("at", [0, 2])

@@ -195,3 +195,40 @@ def test_an_answer_to_what_was_asked_before_an_outage_is_no_end_of_it(judge: Jud
     assert judge.verdict(good(2), 11.0) == "record"
     judge.begun(1, 12.0)
     assert judge.verdict(settled(1, DOWN), 20.0) == "again"
+
+
+# --- what is told of it
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"), [(DOWN, "ServerError 503"), (ConnectError("to u1?"), "ConnectError")]
+)
+def test_silence_lasts_from_the_first_failure_until_something_comes(
+    judge: Judge, error: BrazeError, trouble: str
+) -> None:
+    def told(now: float) -> tuple[float, str, float | None]:
+        return judge.silence(now, waiting=False), judge.trouble, judge.patience_left(now)
+
+    assert told(50.0) == (0.0, "", None)
+    judge.verdict(settled(1, error), 100.0)
+    judge.verdict(settled(2, error), 120.0)
+    assert told(130.0) == (30.0, trouble, 30.0)
+    assert told(170.0) == (70.0, trouble, 0.0)
+    judge.verdict(good(3), 171.0)
+    assert told(172.0) == (0.0, "", None)
+
+
+def test_what_is_told_is_the_latest_trouble(judge: Judge) -> None:
+    judge.verdict(settled(1, DOWN), 100.0)
+    judge.verdict(settled(2, ConnectError("refused")), 120.0)
+    assert judge.trouble == "ConnectError"
+
+
+def test_while_all_wait_for_the_limit_no_more_is_known_than_what_failed_before(
+    judge: Judge,
+) -> None:
+    judge.verdict(settled(1, DOWN), 100.0)
+    assert judge.silence(150.0, waiting=True) == 0.0  # it may be the fault of this one
+    judge.verdict(settled(2, DOWN), 112.0)
+    assert judge.silence(150.0, waiting=True) == 12.0
+    assert judge.patience_left(150.0) == 10.0  # as the job ends
