@@ -104,7 +104,10 @@ class Wish:
             raise click.UsageError("--output takes NDJSON: leave --format table out, or use >.")
         if is_given("fields") and self.fields is None:
             raise click.UsageError("--fields names none: leave it out for all fields.")
-        check_lines(self.lines_to, " A file of identifiers, without --limit, makes more of it.")
+        check_lines(
+            self.lines_to,
+            " Other files are written where the identifiers come from a file, without --limit.",
+        )
         if limits.ids_fast is not None and self.columns is None:
             raise click.UsageError("New workspaces must name fields: give --fields.")
         check_different(

@@ -210,7 +210,7 @@ def test_limit_of_ndjson(braze: Sandbox, run: Any) -> None:
         (["u1", "ids.txt"], "ids.txt is a file, and not the only argument"),
         (["u1", "--fields", ""], "--fields names none: leave it out for all fields"),
         (["u1", "-o", "users.parquet"], "lines of JSON, so name it .ndjson, not .parquet"),
-        (["ids.txt", "--limit", "5", "-o", "users.ndjson.gz"], "A file of identifiers, without"),
+        (["ids.txt", "--limit", "5", "-o", "users.ndjson.gz"], "Other files are written where"),
         (["gone.csv"], "There is no file gone.csv. If it is an identifier, give it on standard"),
         (["u1", "--format", "table", "-o", "x"], "leave --format table out"),
         (["-i", "ids.txt", "-o", "./ids.txt"], "is the input: name another file"),
