@@ -164,8 +164,8 @@ class IdsJob:
         with job_view(screen, quiet=self.quiet, as_json=self.as_json, target=target) as view:
             report = self._ran(client, view, stopping)
             view.report(report)
-        if self.retry_failed and not report.total and not self.quiet:
-            screen.say(f"Nothing had failed: {self.output} is as it was.")
+        if report.complete and not report.total and not self.quiet:
+            screen.say(self._nothing_done())
         if self.report is not None:
             page = report_page(report, made_at=datetime.now(UTC).astimezone())
             self.report.write_text(page, "utf-8")
@@ -175,6 +175,11 @@ class IdsJob:
             raise Exit(stopping.code)
         if report.failed:
             raise Exit(SOME_FAILED)
+
+    def _nothing_done(self) -> str:
+        if self.retry_failed:
+            return f"Nothing had failed: {self.output} is as it was."
+        return f"There were no identifiers: {self.input.path} is empty, and so is the output."
 
     def _ran(self, client: BrazeClient, view: View, stopping: Stopping) -> JobReport:
         try:

@@ -47,9 +47,10 @@ def _rows(report: JobReport) -> dict[str, str]:
         "Blank rows": f"{report.blank:,}" if report.blank else "",
         "Requests": _requests(report),
         "Time": _time(report),
-        "Output": _short(report.output),
-        "Unknown in": _short(report.unknown_file) if report.unknown else "",
-        "Failed in": _short(report.failed_file) if report.failed else "",
+        # Before the end they have not got their names.
+        "Output": _short(report.output) if report.complete else "",
+        "Unknown in": _short(report.unknown_file) if report.complete and report.unknown else "",
+        "Failed in": _short(report.failed_file) if report.complete and report.failed else "",
     }
     return {name: text for name, text in rows.items() if text}
 

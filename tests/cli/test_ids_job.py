@@ -468,6 +468,14 @@ def test_what_failed_is_tried_again(
     )
 
 
+def test_an_empty_input_is_told(serve: Callable[..., Sandbox], run: Any) -> None:
+    serve(users=100)
+    ran = run("ids", write_ids([]), "-o", "users.ndjson")
+    assert ran.code == 0
+    last = ran.err.splitlines()[-1]
+    assert last == "There were no identifiers: ids.txt is empty, and so is the output."
+
+
 def test_nothing_had_failed(serve: Callable[..., Sandbox], run: Any) -> None:
     serve(users=100)
     command = ("ids", write_ids(["u1"]), "-o", "users.ndjson")

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from braze_export.cli import job_view as views
 from braze_export.cli.job_report import tell
 from braze_export.cli.job_view import job_view
 from braze_export.cli.screen import Screen
-from braze_export.jobs.values import JobProgress, JobReport, Moment
+from braze_export.jobs.values import NOT_ASKED, JobProgress, JobReport, Moment
 from braze_export.limiting.limits import PoolSnapshot
 
 Printed = pytest.CaptureFixture[str]
@@ -481,6 +482,14 @@ def test_the_report_of_a_job_without_trouble(capsys: Printed) -> None:
         ({"repeated": 4, "blank": 5}, "Repeated     4\nBlank rows   5\n"),
         ({"failed": 3}, "Failed in    failed.ndjson"),
         ({"failed": 3}, "Warning: 3 identifiers failed. Run the same command with --retry-failed"),
+        (
+            {"failed": 3, "reasons": {NOT_ASKED: 3}},
+            "Warning: 3 identifiers failed: what they are cannot be asked for. See failed.ndjson.",
+        ),
+        (
+            {"failed": 3, "reasons": {NOT_ASKED: 2, "a": 1}},
+            "failed. Run the same command with --retry-failed",
+        ),
         ({"failed": 9, "reasons": {"a": 1, "b": 8}}, "Failed       9 (8: b; 1: a)\n"),
         (
             {"failed": 5, "reasons": dict.fromkeys("abcde", 1)},
@@ -496,3 +505,8 @@ def test_the_report_of_a_job_without_trouble(capsys: Printed) -> None:
 )
 def test_what_the_report_tells(more: dict[str, Any], text: str, capsys: Printed) -> None:
     assert text in told(capsys, **more)
+
+
+def test_files_are_named_once_they_have_their_names(capsys: Printed) -> None:
+    text = told(capsys, complete=False, failed=3)
+    assert not re.search("profiles.parquet|unknown.txt|Failed in", text)
