@@ -93,7 +93,7 @@ class TaskScope:
             InputError: it runs beside this one.
         """
         loop = asyncio.get_running_loop()
-        if self._loop not in {None, loop} and not self._loop.is_closed():
+        if self._loop is not None and self._loop is not loop and not self._loop.is_closed():
             raise InputError(ONE_LOOP)
         self._loop = loop
 

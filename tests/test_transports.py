@@ -5,7 +5,6 @@ import gzip
 import inspect
 import socket
 import ssl
-import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -36,6 +35,7 @@ from braze_export.transports import aiohttp as over_aiohttp
 from braze_export.transports import httpx as over_httpx
 from braze_export.transports.httpx import HttpxTransport
 from braze_export.wire import ApiKey, Download, Request
+from tests.cli.conftest import serving
 
 ONCE = RetryPolicy(max_attempts=1)
 URL = "https://rest.iad-01.braze.com"
@@ -593,19 +593,8 @@ CALLS: dict[str, Any] = {
 @pytest.fixture
 def served() -> Iterator[Sandbox]:
     """A local Braze in an event loop of its own."""
-    sandbox, ready, done = Sandbox(users=3), threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with sandbox:
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    ready.wait()
-    yield sandbox
-    done.set()
-    thread.join()
+    with serving(users=3) as sandbox:
+        yield sandbox
 
 
 @pytest.mark.parametrize("transport", [AiohttpTransport, HttpxTransport])

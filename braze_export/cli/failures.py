@@ -66,6 +66,8 @@ _NAMES: Final = {
     "delimiter is '": "--delimiter is '",
     "a delimiter is": "--delimiter is",
     "give the delimiter": "give --delimiter",
+    "pass allow_remote=True to mean it": "it is reached from this machine alone, by 127.0.0.1, ::1 "
+    "or localhost",
     "give the column by its name": "give --column with its name",
     "name the one that holds the identifiers": "give --column, the one that holds the identifiers",
 }
@@ -116,7 +118,7 @@ def told(screen: Screen) -> Iterator[None]:
 
 def _tell_notes(error: BaseException, screen: Screen) -> None:
     for note in getattr(error, "__notes__", ()):
-        screen.show(_with_options(note))
+        screen.show(with_options(note))
 
 
 def code_of(error: BrazeError) -> int:
@@ -130,10 +132,11 @@ def code_of(error: BrazeError) -> int:
 
 def in_our_words(error: BrazeError) -> str:
     """Return an error's message with the names of options for those of arguments."""
-    return _with_options(str(error))
+    return with_options(str(error))
 
 
-def _with_options(text: str) -> str:
+def with_options(text: str) -> str:
+    """Return a message with the names of options for those of arguments."""
     for name, ours in _NAMES.items():
         text = text.replace(name, ours)
     return text

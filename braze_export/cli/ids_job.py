@@ -15,7 +15,7 @@ from braze_export.cli.connection import applied
 from braze_export.cli.failures import SOME_FAILED
 from braze_export.cli.ids_stream import input_of
 from braze_export.cli.job_view import View, job_view
-from braze_export.cli.options import check_different, check_lines, is_given, names
+from braze_export.cli.options import check_different, check_fields, check_lines, is_given, names
 from braze_export.cli.screen import Screen
 from braze_export.cli.stopping import Stopping
 from braze_export.cli.writing import STANDARD, is_special
@@ -145,8 +145,7 @@ class IdsJob:
                         "FILE or --into."
                     )
             return None
-        if limits.ids_fast is not None and not names(options["fields"]):
-            raise click.UsageError("New workspaces must name fields: give --fields.")
+        check_fields(names(options["fields"]), needed=limits.ids_fast is not None)
         own = {name: options[name] for name in fields_dict(cls) if name in options}
         given = input_of(options) or Input(path=Path(STANDARD))
         job = cls(input=given, output=output, **own)
@@ -223,8 +222,6 @@ class IdsJob:
             raise click.UsageError(
                 "With --output FILE or --into, --unknown and --failed need files of their own."
             )
-        if is_given("fields") and self.fields is None:
-            raise click.UsageError("--fields names none: leave it out for all fields.")
         if isinstance(self.output, Path) and self.output.suffix.lower() not in _WRITTEN:
             check_lines(str(self.output))
         if self.report is None:

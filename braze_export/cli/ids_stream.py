@@ -15,7 +15,7 @@ from braze_export._json import one_line
 from braze_export.cli.dry_run import Misfits, Rehearsal
 from braze_export.cli.exporting import Places, Tally, carry
 from braze_export.cli.failures import SOME_FAILED
-from braze_export.cli.options import check_different, check_lines, is_given, names
+from braze_export.cli.options import check_different, check_fields, check_lines, names
 from braze_export.cli.progress import Progress
 from braze_export.cli.reading import Source, identifiers
 from braze_export.cli.readings import IdsReading
@@ -102,14 +102,11 @@ class Wish:
         """
         if self.shape == "table" and self.target != STANDARD:
             raise click.UsageError("--output takes NDJSON: leave --format table out, or use >.")
-        if is_given("fields") and self.fields is None:
-            raise click.UsageError("--fields names none: leave it out for all fields.")
         check_lines(
             self.lines_to,
             " Other files are written where the identifiers come from a file, without --limit.",
         )
-        if limits.ids_fast is not None and self.columns is None:
-            raise click.UsageError("New workspaces must name fields: give --fields.")
+        check_fields(self.fields, needed=limits.ids_fast is not None and self.columns is None)
         check_different(
             [str(self.input.path) if self.input else None],
             [self.lines_to, self.unknown, self.failed],

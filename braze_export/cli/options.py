@@ -27,6 +27,22 @@ def is_given(option: str) -> bool:
     return get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
 
 
+def check_fields(fields: Sequence[str] | None, *, needed: bool) -> None:
+    """Refuse ``--fields`` that names none, and to leave it out where it is needed.
+
+    Args:
+        fields: what is asked for; ``None`` for everything.
+        needed: whether the workspace is one that does not give everything.
+
+    Raises:
+        UsageError: it is so.
+    """
+    if fields is None and is_given("fields"):
+        raise click.UsageError("--fields names none: leave it out for all fields.")
+    if fields is None and needed:
+        raise click.UsageError("New workspaces must name fields: give --fields.")
+
+
 def check_lines(path: str | None, hint: str = "") -> None:
     """Refuse a file whose name promises something else than the lines that are written.
 

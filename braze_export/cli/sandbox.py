@@ -9,10 +9,11 @@ from typing import Any, Final
 import rich_click as click
 
 from braze_export.cli.connection import ENDPOINT, KEY
+from braze_export.cli.failures import with_options
 from braze_export.cli.help import SETTINGS, examples
 from braze_export.cli.screen import Screen, count
 from braze_export.sandbox import Sandbox, Window
-from braze_export.sandbox.settings import PROFILES, default, is_loopback
+from braze_export.sandbox.settings import PROFILES, default
 
 _GIVEN_KEY: Final = "BRAZE_SANDBOX_API_KEY"
 
@@ -69,16 +70,11 @@ def sandbox(screen: Screen, /, *, new_workspace: bool, as_json: bool, **options:
     given = {name: value for name, value in options.items() if value is not None}
     if key := os.environ.get(_GIVEN_KEY):
         given["api_key"] = key
-    if not is_loopback(given.get("host", "127.0.0.1")):
-        raise click.UsageError(
-            f"--host {given['host']}: a sandbox is reached from this machine alone. Allowed are "
-            "addresses such as 127.0.0.1, ::1 and localhost."
-        )
     build = Sandbox.new_workspace if new_workspace else Sandbox
     try:
         local = build(**given)
     except ValueError as error:
-        raise click.UsageError(f"{error.args[0]}.") from error
+        raise click.UsageError(f"{with_options(error.args[0])}.") from error
     try:
         asyncio.run(_serve(local, screen, as_json=as_json))
     except KeyboardInterrupt:

@@ -14,14 +14,13 @@ from attrs import define, field
 from braze_export import deadlines
 from braze_export.caller import Caller
 from braze_export.endpoints import EXPORT_IDS
-from braze_export.errors import BrazeError, DeadlineExceededError, InputError
+from braze_export.errors import BrazeError, DeadlineExceededError
 from braze_export.identifiers import Identifier
 from braze_export.lookups.cache import open_cache
 from braze_export.lookups.shared_request import Shape, Waiter
 from braze_export.lookups.sharing import Sharing
 from braze_export.models.fields import costs_fast_tier
 from braze_export.settings import LookupSettings
-from braze_export.tasks import ONE_LOOP
 from braze_export.turns import Turn
 
 _SHAPES: Final = 64  # sets of fields of which something is remembered
@@ -126,12 +125,9 @@ class Lookup:
         Raises:
             InputError: this one runs beside it.
         """
+        self.caller.scope.check_loop()
         loop = asyncio.get_running_loop()
-        if self._loop is loop:
-            return
-        if self._loop is not None and not self._loop.is_closed():
-            raise InputError(ONE_LOOP)
-        if self._loop is not None:  # whoever waited there is gone
+        if self._loop not in (None, loop):  # whoever waited there is gone
             self._shapes.clear()
             self._sharing = self._make_sharing()
         self._loop = loop

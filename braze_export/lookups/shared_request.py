@@ -189,7 +189,7 @@ class SharedRequest:
             self._forget(waiter.identifier)
         if self.in_vain and self.on_wire:  # its answer tells how the limit stands
             loop = asyncio.get_running_loop()
-            self._grace = self._grace or loop.call_later(_GRACE, self._drop_unanswered)
+            self._grace = loop.call_later(_GRACE, self._drop_unanswered)
         elif self.in_vain:
             self.drop()
 

@@ -102,7 +102,10 @@ def test_without_a_command_it_helps(run: Any) -> None:
         (["ids", "--api-key", KEY[:3], "u1"], "No such option"),
         (["segments", "series", "x", "--ending-at", "yesterday"], "no ISO 8601 date"),
         (["sandbox", "--ids-window", "60"], "REQUESTS/SECONDS"),
-        (["sandbox", "--host", "0.0.0.0"], "from this machine alone"),
+        (
+            ["sandbox", "--host", "0.0.0.0"],
+            "loopback; it is reached from this machine alone",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_and_where_to_look(

@@ -505,18 +505,6 @@ def test_a_hook_may_be_a_plain_function(world: World) -> None:
     assert [(progress.phase, progress.done) for progress in told] == [("done", 250)]
 
 
-def test_a_plain_hook_that_raises_ends_the_job_in_good_order(world: World) -> None:
-    def hook(_: JobProgress) -> None:
-        raise ZeroDivisionError("mine")
-
-    world.give(*KNOWN)
-    world.sandbox.latency = 0.01
-    with pytest.raises(ZeroDivisionError):
-        world.export(on_progress=hook, progress_every=0.001, concurrency=1)
-    world.sandbox.latency = 0
-    assert world.export().complete
-
-
 def test_a_hook_is_told_that_nothing_comes_through(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -555,13 +543,19 @@ def test_a_hook_is_told_that_nothing_comes_through(
     assert told[-1].phase == "done"
 
 
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("at", [0, 2])
-def test_a_hook_that_raises_ends_the_job_in_good_order(world: World, at: int) -> None:
+def test_a_hook_that_raises_ends_the_job_in_good_order(world: World, at: int, plain: bool) -> None:
     calls = iter(range(1_000_000))
 
-    async def hook(_: JobProgress) -> None:
+    def raising(_: JobProgress) -> None:
         if next(calls) == at:
             raise ZeroDivisionError("mine")
+
+    async def waiting(progress: JobProgress) -> None:
+        raising(progress)
+
+    hook = raising if plain else waiting
 
     world.give(*KNOWN)
     world.sandbox.latency = 0.01
